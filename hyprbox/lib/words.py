@@ -1,0 +1,66 @@
+"""Times, sizes and durations as people read them. Pure; `static/js/times.js` says the same."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+NBSP = "\u00a0"
+_SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def age(seconds: float) -> str:
+    """`3 s`, `12 min`, `4 h`, `2 d`: the largest whole unit."""
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size:
+            return f"{int(seconds // size)}{NBSP}{unit}"
+    return f"{max(0, int(seconds))}{NBSP}s"
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `4 min 08 s`, `2 h 05 min`, `3 d 4 h`."""
+    if seconds < 10:
+        return f"{max(seconds, 0):.1f}{NBSP}s"
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}{NBSP}s"
+    if whole < 3600:
+        return f"{whole // 60}{NBSP}min {whole % 60:02d}{NBSP}s"
+    if whole < 86_400:
+        return f"{whole // 3600}{NBSP}h {whole % 3600 // 60:02d}{NBSP}min"
+    return f"{whole // 86_400}{NBSP}d {whole % 86_400 // 3600}{NBSP}h"
+
+
+def size(count: float) -> str:
+    """`812 B`, `1.9 MiB`, `64.0 GiB`."""
+    amount, unit = float(count), 0
+    while amount >= 1024 and unit < len(_SIZES) - 1:
+        amount, unit = amount / 1024, unit + 1
+    return f"{int(amount)}{NBSP}B" if unit == 0 else f"{amount:.1f}{NBSP}{_SIZES[unit]}"
+
+
+def moment(at: datetime, now: datetime) -> str:
+    """Relative when younger than a day, else the date: `3 s ago`, `22 Nov`, `22 Nov 2025`."""
+    seconds = (now - at).total_seconds()
+    if -86_400 < seconds < 0:
+        return "now" if seconds > -1 else f"in {age(-seconds)}"
+    if seconds < 0:
+        return f"in {age(-seconds)}"
+    if seconds < 1:
+        return "now"
+    if seconds < 86_400:
+        return f"{age(seconds)} ago"
+    day = at.astimezone(UTC)
+    return f"{day.day} {day:%b}" if day.year == now.year else f"{day.day} {day:%b %Y}"
+
+
+def middle(text: str, limit: int) -> str:
+    """Cut in the middle: a long host name differs at its ends."""
+    if len(text) <= limit:
+        return text
+    head = (limit - 1) * 2 // 3
+    return f"{text[:head]}…{text[len(text) - (limit - 1 - head) :]}"
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """`1 node`, `2 nodes`, `1,000 nodes`."""
+    return f"{count:,}{NBSP}{one if count == 1 else many or one + 's'}"

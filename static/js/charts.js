@@ -1,0 +1,76 @@
+// Charts: the server draws the SVG; uPlot takes its place to add the readout under the pointer.
+import { $, $$, onReady } from './dom.js';
+
+const resize = new ResizeObserver((entries) => entries.forEach(({ target }) => {
+  target.hbPlot?.setSize({ width: target.clientWidth, height: target.clientHeight });
+}));
+
+const colour = (element, name) => {
+  element.style.color = `var(--${name})`;
+  const value = getComputedStyle(element).color;
+  element.style.color = '';
+  return value;
+};
+const faded = (value) => value.replace('rgb(', 'rgba(').replace(')', ', .1)');
+
+const clock = (seconds, isLong) => {
+  const when = new Date(seconds * 1000);
+  const time = when.toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' });
+  return isLong ? `${when.toLocaleDateString([], { day: 'numeric', month: 'short' })} ${time}` : time;
+};
+
+const readout = (tip, plot, data) => {
+  const at = plot.cursor.idx;
+  tip.hidden = at == null || plot.cursor.left < 0;
+  if (tip.hidden) return;
+  const parts = data.series.flatMap((series, n) => {
+    const value = document.createElement('b');
+    const number = plot.data[n + 1][at];
+    value.textContent = number == null ? '–' : `${number}\u00a0%`;
+    return [` · ${series.label} `, value];
+  });
+  tip.replaceChildren(clock(plot.data[0][at], data.long), ...parts);
+  const width = plot.root.clientWidth;
+  tip.style.left = `${Math.min(plot.cursor.left + 52, width - tip.offsetWidth - 8)}px`;
+};
+
+const options = (element, data, tip) => {
+  const axis = { stroke: colour(element, 'ink-3'), font: '11px Geist, sans-serif', grid: { stroke: colour(element, 'grid'), width: 1 }, ticks: { show: false } };
+  const series = data.series.map(({ key, label, filled }) => ({
+    label, stroke: colour(element, key), fill: filled ? faded(colour(element, key)) : undefined,
+    width: 1.75, dash: key === 'mem' ? [5, 3] : undefined, points: { show: false }, spanGaps: false,
+  }));
+  return {
+    width: element.clientWidth, height: element.clientHeight, padding: [8, 4, 0, 0],
+    legend: { show: false }, cursor: { y: false, points: { size: 6 } }, scales: { y: { range: [0, 100] } },
+    axes: [
+      { ...axis, grid: { show: false }, space: 90, size: 26, values: (_, ticks) => ticks.map((tick) => clock(tick, data.long)) },
+      { ...axis, size: 46, splits: () => [0, 25, 50, 75, 100], values: (_, ticks) => ticks.map((tick) => `${tick} %`) },
+    ],
+    series: [{}, ...series],
+    hooks: { setCursor: [(plot) => readout(tip, plot, data)] },
+  };
+};
+
+const draw = (element) => {
+  const source = $('script[type="application/json"]', element);
+  if (!window.uPlot || !source) return;
+  const data = JSON.parse(source.textContent);
+  if (!data.t.length) return;
+  element.hbPlot?.destroy();
+  const tip = document.createElement('div');
+  tip.className = 'chart-tip';
+  tip.hidden = true;
+  const plot = new window.uPlot(options(element, data, tip), [data.t, ...data.series.map((series) => series.data)], element);
+  plot.root.append(tip);
+  plot.root.classList.add('has-tip');
+  element.dataset.ready = '';
+  element.hbPlot = plot;
+  resize.observe(element);
+};
+
+const drawAll = (within = document) => $$('[data-chart]', within).forEach(draw);
+onReady(() => drawAll());
+document.addEventListener('hb:theme', () => drawAll());
+document.addEventListener('hb:replaced', (event) => drawAll(event.detail));
+document.addEventListener('htmx:after:swap', () => drawAll());

@@ -1,0 +1,130 @@
+// Live updates: one EventSource per tab. The server sends ready, escaped HTML fragments with an id.
+// They are merged by id (the newest wins) and applied at most 4 times a second, never while the tab is
+// hidden or the page is paused, and never under the keyboard focus.
+import { $, $$, press, say } from './dom.js';
+import { actions } from './actions.js';
+import { refreshTimes } from './times.js';
+
+const FLUSH_MS = 250;
+const MAX_LINES = 500;
+
+const queue = new Map();
+const lines = [];
+const fresh = new Map();
+let isPaused = false;
+let wasLost = false;
+let timer = 0;
+let lastDataAt = new Date();
+
+const setConnection = (state) => {
+  const isUp = state === 'ok';
+  $$('.conn').forEach((mark) => { mark.dataset.s = state; mark.textContent = isUp ? 'Live' : 'Reconnecting'; });
+  $$('[data-live]').forEach((part) => part.classList.toggle('is-stale', !isUp));
+  const banner = $('#lost');
+  if (!banner) return;
+  banner.hidden = isUp;
+  const since = $('time', banner);
+  if (!isUp && since) since.textContent = lastDataAt.toLocaleTimeString([], { hour12: false });
+};
+
+const soon = () => {
+  if (!timer) timer = setTimeout(() => { timer = 0; requestAnimationFrame(flush); }, FLUSH_MS);
+};
+
+/** Replaces the element with this id, unless it holds the focus or text is selected in it. */
+const replace = (id, html) => {
+  const element = document.getElementById(id);
+  if (!element) return true;
+  if (element.contains(document.activeElement)) return false;
+  const template = document.createElement('template');
+  template.innerHTML = html;
+  const next = template.content.firstElementChild;
+  if (!next) { element.remove(); return true; }
+  element.replaceWith(next);
+  window.htmx?.process(next);
+  refreshTimes(next);
+  document.dispatchEvent(new CustomEvent('hb:replaced', { detail: next }));
+  return true;
+};
+
+const countFresh = () => fresh.forEach((ids, list) => {
+  const button = $(`[data-new="${CSS.escape(list)}"]`);
+  if (!button || !ids.size) return;
+  button.hidden = false;
+  $('b', button).textContent = ids.size;
+});
+
+const prepend = () => {
+  const box = $('[data-stream="prepend"]');
+  if (!box || !lines.length) { lines.length = 0; return; }
+  const template = document.createElement('template');
+  template.innerHTML = lines.splice(0).reverse().join('');
+  document.dispatchEvent(new CustomEvent('hb:lines', { detail: template.content }));
+  box.prepend(template.content);
+  while (box.children.length > MAX_LINES) box.lastElementChild.remove();
+};
+
+export const flush = () => {
+  const badge = $('[data-waiting]');
+  if (badge) { badge.hidden = !isPaused; badge.textContent = queue.size + lines.length; }
+  if (isPaused || document.hidden) return;
+  for (const [id, html] of queue) if (replace(id, html)) queue.delete(id);
+  countFresh();
+  prepend();
+};
+
+/** After a lost connection: fetch this page again and take over its live parts. */
+const resync = async () => {
+  try {
+    const answer = await fetch(location.href, { headers: { 'X-Resync': '1' }, credentials: 'same-origin' });
+    if (!answer.ok || answer.redirected) { if (answer.redirected) location.reload(); return; }
+    const page = new DOMParser().parseFromString(await answer.text(), 'text/html');
+    page.querySelectorAll('[data-live]').forEach((part) => { if (part.id) queue.set(part.id, part.outerHTML); });
+    flush();
+  } catch { /* the next reconnect tries again */ }
+};
+
+const onFragment = (event) => {
+  const { id, html, list } = JSON.parse(event.data);
+  lastDataAt = new Date();
+  if (list && !document.getElementById(id)) {
+    if (!fresh.has(list)) fresh.set(list, new Set());
+    fresh.get(list).add(id);
+  } else {
+    queue.set(id, html);
+  }
+  soon();
+};
+
+const onLine = (event) => {
+  lastDataAt = new Date();
+  lines.push(JSON.parse(event.data).html);
+  if (lines.length > MAX_LINES) lines.shift();
+  soon();
+};
+
+export const start = (url) => {
+  const source = new EventSource(url);
+  source.addEventListener('fragment', onFragment);
+  source.addEventListener('line', onLine);
+  source.addEventListener('resync', resync);
+  source.addEventListener('expired', () => { source.close(); location.reload(); });
+  source.onopen = () => {
+    setConnection('ok');
+    if (wasLost) { say('Live again'); resync(); }
+    wasLost = false;
+  };
+  source.onerror = () => {
+    if (!wasLost) say('Live connection lost, reconnecting');
+    wasLost = true;
+    setConnection('warn');
+    // A refused stream is not retried by the browser: 401 after signing out, 503 when the server is full.
+    if (source.readyState === EventSource.CLOSED) setTimeout(() => start(url), 5000);
+  };
+  addEventListener('pagehide', () => source.close());
+};
+
+actions.pause = (button) => { isPaused = !isPaused; press(button, isPaused); flush(); };
+document.addEventListener('visibilitychange', flush);
+document.addEventListener('focusout', () => { if (queue.size) soon(); });
+addEventListener('pageshow', (event) => { if (event.persisted) location.reload(); });
