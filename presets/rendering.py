@@ -1,0 +1,112 @@
+"""Preset and values in, one standalone bash script out. The only place where shell text is built.
+
+Values never touch the text of a part: they stand, quoted, in a preamble of `readonly` lines, and the parts
+use "$NAME". The same preset and the same values give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from presets import params
+from presets.documents import Preset
+
+MAX_SCRIPT_BYTES = 1024 * 1024
+USAGE_EXIT = 64
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A finished script. `variables` are the checked values in it; `secrets` are pointers and are not in it."""
+
+    script: bytes
+    sha256: str
+    revision: str
+    parts: tuple[str, ...]
+    variables: Mapping[str, str]
+    secrets: Mapping[str, str]
+    warnings: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        return self.script.decode()
+
+
+def render(preset: Preset, values: Mapping[str, object]) -> Rendered:
+    """Check the values and render. Raises params.InvalidVariables for values that do not fit."""
+    checked = params.validate(preset.variables, values)
+    secret_names = {variable.name for variable in preset.variables if variable.type == "secret_ref"}
+    variables = {name: value for name, value in checked.items() if name not in secret_names}
+    secrets = {name: checked[name] for name in checked if name in secret_names and checked[name]}
+    script = _script(preset, variables, sorted(secret_names)).encode()
+    if len(script) > MAX_SCRIPT_BYTES:
+        raise params.InvalidVariables(
+            {"variables": [f"The script would have {len(script):,} bytes; {MAX_SCRIPT_BYTES:,} are allowed."]}
+        )
+    return Rendered(
+        script=script,
+        sha256=hashlib.sha256(script).hexdigest(),
+        revision=preset.revision,
+        parts=tuple(preset.parts),
+        variables=variables,
+        secrets=secrets,
+        warnings=preset.warnings + _warnings(variables),
+    )
+
+
+def quote(value: str) -> str:
+    """A value as one bash word. Single quotes always: nothing between them means anything to bash."""
+    return "'" + value.replace("'", "'\\''") + "'"
+
+
+def _script(preset: Preset, variables: Mapping[str, str], secrets: list[str]) -> str:
+    blocks = [_header(preset), "set -euo pipefail\n"]
+    if variables or secrets:
+        blocks.append(_preamble(variables, secrets))
+    blocks.extend(_function(name, text) for name, text in preset.parts.items())
+    blocks.append(_choice(tuple(preset.parts)))
+    return "\n".join(blocks)
+
+
+def _header(preset: Preset) -> str:
+    return (
+        "#!/usr/bin/env bash\n"
+        f"# {preset.title}\n"
+        f"# Preset {preset.name}, revision {preset.revision[:12]}\n"
+        f"# One part by hand: bash SCRIPT {'|'.join(preset.parts)}\n"
+    )
+
+
+def _preamble(variables: Mapping[str, str], secrets: list[str]) -> str:
+    lines = [f"readonly {name}={quote(value)}\n" for name, value in variables.items()]
+    for name in secrets:
+        # The agent puts the secret into the environment of the one process that needs it. Taken out of the
+        # environment here, it does not travel on into every command that the script starts.
+        lines.append(f'{name}="${{{name}-}}"; export -n {name}; readonly {name}\n')
+    return "".join(lines)
+
+
+def _function(name: str, text: str) -> str:
+    end = "" if text.endswith("\n") else "\n"
+    return f"hb_{name}() {{\n{text}{end}}}\n"
+
+
+def _choice(parts: tuple[str, ...]) -> str:
+    # The function is a command of its own: in an `if`, or before ||, bash would switch `set -e` off inside it.
+    arms = "".join(f"  {name}) hb_{name} ;;\n" for name in parts)
+    usage = f"printf 'usage: bash %s {'|'.join(parts)}\\n' \"$0\" >&2"
+    return f'case "${{1:-}}" in\n{arms}  *)\n    {usage}\n    exit {USAGE_EXIT}\n    ;;\nesac\n'
+
+
+def _warnings(variables: Mapping[str, str]) -> tuple[str, ...]:
+    found = []
+    for name, value in variables.items():
+        hidden = sum(1 for char in value if char not in "\n\t" and unicodedata.category(char) in ("Cc", "Cf"))
+        if hidden:
+            found.append(f"{name} holds {hidden} character{'s' * (hidden > 1)} that a screen does not show.")
+        if value != value.strip():
+            found.append(f"{name} starts or ends with white space.")
+    return tuple(found)
