@@ -1,0 +1,100 @@
+"""Every pytest run gets a PostgreSQL of its own: a fresh cluster in a temporary folder, gone at the end.
+
+The environment is set here, before anything loads the settings; that is why `DJANGO_SETTINGS_MODULE` is not in
+pyproject.toml, where pytest-django would act on it first. The cluster starts when the first test needs it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hyprbox.lib.postgres import EmbeddedPostgres
+from hyprbox.lib.processes import ProcessMark
+
+_PREFIX = "hyprbox-test-"
+# Durability is tested elsewhere, on clusters that have it.
+_FAST = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB", "log_min_messages": "fatal"}
+
+
+def _sweep_abandoned_runs() -> None:
+    """A run that was killed could not clean up; the next one does."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        try:
+            pid, started = (folder / "owner").read_text().split()
+        except (OSError, ValueError):
+            continue  # another user's, or being made right now
+        if not ProcessMark(int(pid), started).is_alive():
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    EmbeddedPostgres(folder).destroy()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _new_run_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    folder.chmod(0o755)  # the account that runs PostgreSQL for root must pass
+    mark = ProcessMark.of(os.getpid())
+    assert mark is not None
+    (folder / "owner").write_text(f"{mark.pid} {mark.started}")
+    return folder
+
+
+def _set_environment(var_dir: Path) -> None:
+    for name in [name for name in os.environ if name.startswith("HYPRBOX_")]:
+        del os.environ[name]  # a developer's own settings must not decide what the tests see
+    os.environ["HYPRBOX_VAR_DIR"] = str(var_dir)
+    os.environ["HYPRBOX_SECRET_KEY"] = secrets.token_urlsafe(50)
+    os.environ["DATABASE_URL"] = EmbeddedPostgres(var_dir).url
+    os.environ["DJANGO_SETTINGS_MODULE"] = "hyprbox.settings"
+
+
+_sweep_abandoned_runs()
+_VAR_DIR = _new_run_folder()
+_cluster = EmbeddedPostgres(_VAR_DIR, settings=_FAST)
+_owner_pid = os.getpid()
+
+
+@atexit.register
+def _remove_own_run() -> None:
+    if os.getpid() == _owner_pid:  # not in a forked child
+        _remove(_VAR_DIR)
+
+
+_set_environment(_VAR_DIR)
+
+# Only now may Django wake up. Below: settings that only tests want, then the cast.
+import django  # noqa: E402
+
+django.setup()
+
+from django.conf import settings  # noqa: E402
+from django.contrib.auth.hashers import BCryptSHA256PasswordHasher  # noqa: E402
+
+from hyprbox.lib import signing  # noqa: E402
+
+BCryptSHA256PasswordHasher.rounds = 4  # the real cost would take half of a test run
+signing.create_key(settings.HYPRBOX_SIGNING_KEY_FILE)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[EmbeddedPostgres]:
+    """The cluster of this run. Ask for it in tests that talk to PostgreSQL without the `db` fixture."""
+    _cluster.start()
+    _cluster.execute("ALTER ROLE hyprbox CREATEDB")
+    yield _cluster
+    _cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(postgres: EmbeddedPostgres) -> None:
+    """pytest-django's hook before it makes the test database: by then the cluster must run."""
