@@ -1,0 +1,175 @@
+"""A job in words and shapes: its look, one sentence, its phases. Pure; pages and live fragments share it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from hyprbox.lib import words
+from jobs.models import Job
+from jobs.states import Mode, Reason, Status
+
+WHY: Mapping[str, str] = {
+    Reason.EXIT: "The script ended with an error",
+    Reason.SIGNAL: "The script was ended by a signal",
+    Reason.TIMEOUT: "The script took longer than it was allowed",
+    Reason.VERIFY_FAILED: "Verify failed",
+    Reason.EXPIRED: "The node did not come for it in time, nothing ran",
+    Reason.SIGNATURE_INVALID: "The agent could not verify the signature, nothing ran",
+    Reason.SECRET_UNRESOLVED: "A secret was not found on the node, nothing ran",
+    Reason.CLOCK_SKEW: "The node’s clock is too far off, nothing ran",
+    Reason.REFUSED: "The agent refused it, nothing ran",
+    Reason.LOST: "The node never reported the outcome",
+    Reason.HOST_REBOOTED: "The node rebooted while it ran",
+    Reason.RUNNER_KILLED: "Its runner was killed",
+    Reason.AGENT_ERROR: "The agent failed",
+}
+_TITLES = {"check": "Check", "apply": "Apply", "verify": "Verify", "rollback": "Rollback"}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One phase of the stepper."""
+
+    label: str
+    tone: str
+    icon: str
+    note: str
+    is_current: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A job for a page. Templates read the row itself through `job`."""
+
+    job: Job
+    now: datetime
+
+    @property
+    def look(self) -> str:
+        """A key of the looks in the template tags."""
+        job = self.job
+        if job.outcome_unknown:
+            return "OUTCOME_UNKNOWN"
+        if job.status == Status.FAILED and self.was_rolled_back:
+            return "ROLLED_BACK"
+        if job.status == Status.RUNNING and job.cancel_requested_at is not None:
+            return "CANCELLING"
+        return str(job.status)
+
+    @property
+    def was_rolled_back(self) -> bool:
+        return any(phase.get("name") == "rollback" and phase.get("exit_code") == 0 for phase in self.phases)
+
+    @property
+    def phases(self) -> list[dict[str, Any]]:
+        return [phase for phase in self.job.phases if not phase.get("skipped")]
+
+    @property
+    def took_seconds(self) -> float | None:
+        job = self.job
+        if job.started_at is None:
+            return None
+        return ((job.finished_at or self.now) - job.started_at).total_seconds()
+
+    @property
+    def result(self) -> str:
+        """A few words below the state in lists: `exit 1`, `waits for the node`, `verify failed`."""
+        job = self.job
+        if job.status == Status.QUEUED:
+            return "handed to the node" if job.claim_id else "waits for the node"
+        if job.status == Status.SUCCEEDED:
+            return "nothing to change" if job.changed is False and job.mode == Mode.APPLY else ""
+        if job.status != Status.FAILED:
+            return ""
+        if job.reason == Reason.EXIT and job.exit_code is not None:
+            return f"exit {job.exit_code}"
+        if job.reason == Reason.SIGNAL and job.signal is not None:
+            return f"signal {job.signal}"
+        return str(job.reason).replace("_", " ")
+
+    @property
+    def sentence(self) -> str:
+        """What happens or happened, in one sentence that ends with a full stop."""
+        teller = {
+            Status.QUEUED: self._queued,
+            Status.RUNNING: self._running,
+            Status.SUCCEEDED: self._succeeded,
+            Status.FAILED: self._failed,
+            Status.CANCELLED: self._cancelled,
+        }
+        return teller[Status(self.job.status)]()
+
+    def _queued(self) -> str:
+        if self.job.claim_id:
+            return "The node has it and is about to start it."
+        left = (self.job.expires_at - self.now).total_seconds()
+        return f"It waits for its node to come for it, for at most {words.age(max(left, 0))} more."
+
+    def _running(self) -> str:
+        if self.job.contact_lost_at is not None:
+            return "The node has not been heard of since. The script may go on there; its output comes when it is back."
+        if self.job.cancel_requested_at is not None:
+            return "The agent was told to end it and everything that it started."
+        return f"Running: {self.job.phase or 'starting'}."
+
+    def _succeeded(self) -> str:
+        job = self.job
+        if job.mode == Mode.CHECK:
+            return "An apply would change something." if job.changed else "It is already as wanted: an apply would do nothing."
+        if job.changed is False:
+            return "It was already as wanted, so nothing was done."
+        return "Applied and verified." if "verify" in job.parts else "Applied. This preset has no verify part."
+
+    def _failed(self) -> str:
+        text = WHY.get(self.job.reason, "It failed")
+        if self.job.exit_code not in (None, 0) and self.job.reason in (Reason.EXIT, Reason.VERIFY_FAILED):
+            text += f" (exit {self.job.exit_code})"
+        rollback = next((phase for phase in self.phases if phase.get("name") == "rollback"), None)
+        if rollback is None:
+            return f"{text}."
+        if rollback.get("exit_code") == 0:
+            return f"{text}, so HyprBox put back what it had changed."
+        return f"{text}, and the rollback failed too: look at the node."
+
+    def _cancelled(self) -> str:
+        if self.job.outcome_unknown:
+            return "It was given up without word from its node: what ran there is not known."
+        return "It was cancelled before it started." if self.job.started_at is None else "It was cancelled while it ran."
+
+    @property
+    def steps(self) -> list[Step]:
+        """Every phase that the script has, in order."""
+        parts = [part for part in self.job.parts if self.job.mode == Mode.APPLY or part == "check"]
+        done = {phase.get("name"): phase for phase in self.job.phases}
+        return [self._step(part, done.get(part)) for part in parts]
+
+    def _step(self, part: str, done: Mapping[str, Any] | None) -> Step:
+        label = _TITLES.get(part, part)
+        if done is not None and not done.get("skipped"):
+            return self._done(label, part, done)
+        if not self.job.is_finished and self.job.phase == part:
+            return Step(label, "run", "status-run", "running", is_current=True)
+        return Step(label, "off", "undo" if part == "rollback" else "clock", self._waiting(part))
+
+    def _done(self, label: str, part: str, phase: Mapping[str, Any]) -> Step:
+        took = words.duration(float(phase.get("duration_ms") or 0) / 1000)
+        code, signal = phase.get("exit_code"), phase.get("signal")
+        if signal is not None:
+            return Step(label, "crit", "status-crit", f"signal {signal} after {took}")
+        if code == 0:
+            return Step(label, "ok", "undo" if part == "rollback" else "status-done", took)
+        if part == "check" and code == 1:
+            return Step(label, "ok", "status-done", f"not so yet, {took}")
+        return Step(label, "crit", "status-crit", f"exit {code} after {took}")
+
+    def _waiting(self, part: str) -> str:
+        if self.job.is_finished:
+            return "skipped"
+        return "only if it fails" if part == "rollback" else ""
+
+
+def of(job: Job, now: datetime) -> Summary:
+    return Summary(job, now)
