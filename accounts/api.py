@@ -1,0 +1,151 @@
+"""/api/auth/*: tokens for programs, and the cookie for browsers that talk to the API."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from rest_framework import serializers
+from rest_framework.permissions import AllowAny
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from accounts import services
+from accounts.authentication import COOKIE
+from accounts.errors import ForeignOrigin
+from accounts.models import User
+from hyprbox.lib.api import StrictBooleanField, StrictSerializer, actor_of, parse
+
+
+class UserSerializer(serializers.ModelSerializer[User]):
+    class Meta:
+        model = User
+        fields = ("id", "email", "name", "role", "created_at")
+
+
+class LoginInput(StrictSerializer):
+    email = serializers.CharField(max_length=254)
+    password = serializers.CharField(max_length=1024, trim_whitespace=False)
+    otp = serializers.CharField(max_length=16, required=False, allow_blank=True)
+
+
+class RegisterInput(StrictSerializer):
+    email = serializers.CharField(max_length=254)
+    password = serializers.CharField(max_length=1024, trim_whitespace=False)
+    name = serializers.CharField(max_length=120, required=False, allow_blank=True, default="")
+
+
+class RefreshInput(StrictSerializer):
+    refresh = serializers.CharField(max_length=4096)
+
+
+class LogoutInput(StrictSerializer):
+    refresh = serializers.CharField(max_length=4096, required=False, allow_blank=True)
+    everywhere = StrictBooleanField(required=False, default=False)
+
+
+class PasswordInput(StrictSerializer):
+    current = serializers.CharField(max_length=1024, trim_whitespace=False)
+    new = serializers.CharField(max_length=1024, trim_whitespace=False)
+
+
+class SessionOutput(serializers.Serializer[services.Session]):
+    access = serializers.CharField()
+    refresh = serializers.CharField()
+    user = UserSerializer()
+
+
+class PairOutput(serializers.Serializer[services.Session]):
+    access = serializers.CharField()
+    refresh = serializers.CharField()
+
+
+def require_same_origin(request: Request) -> None:
+    """A browser that says where it comes from must come from here: logins have no CSRF token yet."""
+    origin = request.headers.get("Origin")
+    if not origin:
+        if request.headers.get("Sec-Fetch-Site", "same-origin") in ("cross-site", "same-site"):
+            raise ForeignOrigin()
+        return
+    if origin != settings.HYPRBOX_PUBLIC_URL and urlsplit(origin).netloc != request.get_host():
+        raise ForeignOrigin()
+
+
+def session_response(session: services.Session, status: int) -> Response:
+    body = {
+        "access": session.tokens.access,
+        "refresh": session.tokens.refresh,
+        "user": UserSerializer(session.user).data,
+    }
+    response = Response(body, status=status)
+    _set_cookie(response, session.tokens.access)
+    return response
+
+
+def _set_cookie(response: Response, access: str) -> None:
+    response.set_cookie(
+        COOKIE,
+        access,
+        max_age=int(settings.SIMPLE_JWT["ACCESS_TOKEN_LIFETIME"].total_seconds()),
+        httponly=True,
+        samesite="Lax",
+        secure=settings.SESSION_COOKIE_SECURE,
+    )
+
+
+class PublicView(APIView):
+    """A call that is made before there is a credential."""
+
+    authentication_classes = ()
+    permission_classes = (AllowAny,)
+
+
+class Login(PublicView):
+    def post(self, request: Request) -> Response:
+        require_same_origin(request)
+        given = parse(LoginInput, request)
+        session = services.log_in(email=given["email"], password=given["password"], by=actor_of(request))
+        return session_response(session, 200)
+
+
+class Register(PublicView):
+    def post(self, request: Request) -> Response:
+        require_same_origin(request)
+        given = parse(RegisterInput, request)
+        is_open = settings.DEBUG or settings.HYPRBOX_ALLOW_REGISTRATION
+        return session_response(services.register(by=actor_of(request), is_open=is_open, **given), 201)
+
+
+class Refresh(PublicView):
+    def post(self, request: Request) -> Response:
+        require_same_origin(request)
+        given = parse(RefreshInput, request)
+        pair = services.refresh(token=given["refresh"], by=actor_of(request))
+        response = Response({"access": pair.access, "refresh": pair.refresh})
+        if COOKIE in request.COOKIES:
+            _set_cookie(response, pair.access)
+        return response
+
+
+class Logout(APIView):
+    def post(self, request: Request) -> Response:
+        given = parse(LogoutInput, request)
+        services.log_out(
+            by=actor_of(request), refresh_token=given.get("refresh", ""), everywhere=given["everywhere"]
+        )
+        response = Response(status=204)
+        response.delete_cookie(COOKIE, samesite="Lax")
+        return response
+
+
+class Me(APIView):
+    def get(self, request: Request) -> Response:
+        return Response(UserSerializer(request.user).data)
+
+
+class Password(APIView):
+    def post(self, request: Request) -> Response:
+        given = parse(PasswordInput, request)
+        services.change_password(by=actor_of(request), current=given["current"], new=given["new"])
+        return Response(status=204)

@@ -1,0 +1,44 @@
+"""The audit log: append-only by a trigger in the database."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.db import models
+from django.db.models.functions import Now
+
+from audit.actions import Action
+
+
+class EventQuerySet(models.QuerySet["Event"]):
+    def newest_first(self) -> EventQuerySet:
+        return self.order_by("-id")
+
+
+class Event(models.Model):
+    """One act: who, what, on what, when (the database's clock), and harmless facts about it.
+
+    Names are kept as text, so that history outlives what it describes.
+    """
+
+    at = models.DateTimeField(db_default=Now(), editable=False)
+    action = models.CharField(max_length=60, choices=Action.choices)
+    actor_kind = models.CharField(max_length=12)
+    actor_id = models.CharField(max_length=64, blank=True)
+    actor_name = models.CharField(max_length=254)
+    target = models.CharField(max_length=255, blank=True)
+    detail = models.JSONField(default=dict)
+    ip = models.CharField(max_length=45, blank=True)
+    request_id = models.CharField(max_length=64, blank=True)
+
+    objects = EventQuerySet.as_manager()
+
+    class Meta:
+        indexes: ClassVar = [
+            models.Index(fields=["target", "-id"], name="audit_by_target"),
+            models.Index(fields=["actor_name", "-id"], name="audit_by_actor"),
+            models.Index(fields=["action", "-id"], name="audit_by_action"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.target} by {self.actor_name}"

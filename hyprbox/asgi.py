@@ -1,0 +1,60 @@
+"""The web process: two lanes and the streams before Django, then Django.
+
+    uvicorn hyprbox.asgi:application
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "hyprbox.settings")
+_django: Any = get_asgi_application()
+
+# Only now: these import models.
+from channels.routing import URLRouter  # noqa: E402
+from django.urls import path, re_path  # noqa: E402
+
+from hyprbox.lib import lanes, live  # noqa: E402
+from hyprbox.live_routes import STREAMS  # noqa: E402
+from jobs.queue import board  # noqa: E402
+from jobs.waiting import waiting_lane  # noqa: E402
+from nodes import ingest  # noqa: E402
+
+MIB = 1024 * 1024
+LANES = {"/api/nodes/heartbeat": ingest.heartbeat_lane, "/api/jobs/pending": waiting_lane}
+ingest.work_waiting = board.has_work
+
+
+def _limit(path: str) -> int:
+    return 2 * MIB if path.startswith("/api/presets") else MIB
+
+
+_limited = lanes.BodyLimit(_django, _limit)
+_routes = URLRouter([*(path(route, app) for route, app in STREAMS.items()), re_path(r"", _limited)])
+
+
+async def application(scope: dict[str, Any], receive: lanes.Receive, send: lanes.Send) -> None:
+    if scope["type"] == "http":
+        lane = LANES.get(scope["path"])
+        await (lane or _routes)(scope, receive, send)
+    elif scope["type"] == "lifespan":
+        await _lifespan(receive, send)
+    elif scope["type"] == "websocket":  # there are none
+        await receive()
+        await send({"type": "websocket.close", "code": 4404})
+
+
+async def _lifespan(receive: lanes.Receive, send: lanes.Send) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await live.listener.ensure()
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            await ingest.drain()
+            await live.listener.stop()
+            await send({"type": "lifespan.shutdown.complete"})
+            return

@@ -1,0 +1,100 @@
+"""/healthz, /readyz and /metrics."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+
+from django.conf import settings
+from django.db import DatabaseError, connection
+from django.db.migrations.executor import MigrationExecutor
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+
+from hyprbox.lib import live, signing
+from hyprbox.lib.errors import NotAuthenticated, NotFound
+from jobs import deadlines
+from nodes import selectors as nodes
+
+_migrated = False
+
+
+def healthz(request: HttpRequest) -> HttpResponse:
+    """The process is up; says nothing of the database."""
+    return HttpResponse("ok\n", content_type="text/plain")
+
+
+def _database() -> str:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except DatabaseError:
+        return "The database does not answer."
+    return ""
+
+
+def _migrations() -> str:
+    global _migrated
+    if _migrated:
+        return ""
+    try:
+        executor = MigrationExecutor(connection)
+        pending = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    except DatabaseError:
+        return "The database does not answer."
+    if pending:
+        return f"{len(pending)} migrations are pending: run manage.py migrate."
+    _migrated = True
+    return ""
+
+
+def _listener() -> str:
+    return "" if live.listener.is_connected else "The live listener is not connected."
+
+
+def _signing_key() -> str:
+    try:
+        signing.signer()
+    except signing.SigningKeyUnusable as error:
+        return str(error)
+    return ""
+
+
+CHECKS: dict[str, Callable[[], str]] = {
+    "database": _database,
+    "migrations": _migrations,
+    "listener": _listener,
+    "signing_key": _signing_key,
+}
+
+
+def readyz(request: HttpRequest) -> HttpResponse:
+    """200 when this process can serve, else 503 with the parts that cannot."""
+    failing = {name: why for name, check in CHECKS.items() if (why := check())}
+    body = {"ready": not failing, "failing": failing}
+    return JsonResponse(body, status=503 if failing else 200, headers={"Retry-After": "2"} if failing else {})
+
+
+def metrics(request: HttpRequest) -> HttpResponse:
+    """Prometheus text. Off unless HYPRBOX_METRICS_TOKEN is set or DEBUG is on."""
+    token = settings.HYPRBOX_METRICS_TOKEN
+    if not token and not settings.DEBUG:
+        raise NotFound()
+    given = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
+    if token and not hmac.compare_digest(given.encode(), token.encode()):
+        raise NotAuthenticated()
+    registry = CollectorRegistry()
+    gauges = deadlines.gauges()
+    _gauge(registry, "hyprbox_jobs_past_deadline", "Jobs that outlived their deadline; always 0.", gauges.past_deadline)
+    _gauge(
+        registry, "hyprbox_jobs_queued_oldest_seconds", "Age of the oldest queued job.", gauges.queued_oldest_seconds
+    )
+    _gauge(registry, "hyprbox_jobs_contact_lost", "Running jobs whose agent is silent.", gauges.contact_lost)
+    by_status = Gauge("hyprbox_nodes", "Nodes by effective status.", ["status"], registry=registry)
+    for status, count in nodes.count_by_status().items():
+        by_status.labels(status=str(status).lower()).set(count)
+    return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+
+
+def _gauge(registry: CollectorRegistry, name: str, text: str, value: float) -> None:
+    Gauge(name, text, registry=registry).set(value)

@@ -1,0 +1,104 @@
+"""Who acts, and what they may do. Every verb in a `services.py` starts with `require(by, Capability.X)`."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from django.db import models
+
+from hyprbox.lib.errors import Forbidden, NotAuthenticated
+
+
+class Role(models.TextChoices):
+    """A person's role. Each one may do all that the one before it may."""
+
+    VIEWER = "viewer", "Viewer"
+    OPERATOR = "operator", "Operator"
+    ADMIN = "admin", "Admin"
+
+
+class Capability(enum.StrEnum):
+    """One thing that someone may or may not do."""
+
+    VIEW_FLEET = "view_fleet"
+    VIEW_OUTPUT = "view_output"  # a job's script, variables, output and stream
+    RUN_JOBS = "run_jobs"  # queue, cancel, retry
+    EDIT_NODES = "edit_nodes"  # names, groups, tags, notes
+    FORCE_CANCEL = "force_cancel"
+    REMOVE_NODES = "remove_nodes"
+    MANAGE_TOKENS = "manage_tokens"
+    MANAGE_PRESETS = "manage_presets"
+    MANAGE_USERS = "manage_users"
+    VIEW_AUDIT = "view_audit"
+    REPORT = "report"  # an agent, about its own node
+
+
+_VIEWER = frozenset({Capability.VIEW_FLEET})
+_OPERATOR = _VIEWER | {Capability.VIEW_OUTPUT, Capability.RUN_JOBS, Capability.EDIT_NODES}
+_ADMIN = _OPERATOR | {
+    Capability.FORCE_CANCEL,
+    Capability.REMOVE_NODES,
+    Capability.MANAGE_TOKENS,
+    Capability.MANAGE_PRESETS,
+    Capability.MANAGE_USERS,
+    Capability.VIEW_AUDIT,
+}
+CAPABILITIES: dict[str, frozenset[Capability]] = {Role.VIEWER: _VIEWER, Role.OPERATOR: _OPERATOR, Role.ADMIN: _ADMIN}
+
+
+class Kind(enum.StrEnum):
+    """What sort of caller an actor is."""
+
+    USER = "user"
+    AGENT = "agent"
+    SYSTEM = "system"
+    ANONYMOUS = "anonymous"
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who is behind a request, a command or a background task.
+
+    `id` is the user's or the node's primary key as text, `name` what the audit shows (e-mail, node_id),
+    `ip` the client's address as far as it can be trusted.
+    """
+
+    kind: Kind
+    id: str = ""
+    name: str = ""
+    capabilities: frozenset[Capability] = field(default_factory=frozenset)
+    role: str = ""
+    ip: str = ""
+    request_id: str = ""
+
+    @classmethod
+    def anonymous(cls, *, ip: str = "", request_id: str = "") -> Actor:
+        return cls(Kind.ANONYMOUS, name="anonymous", ip=ip, request_id=request_id)
+
+    @classmethod
+    def system(cls, name: str) -> Actor:
+        """A command on the control plane's own host, or a background task: it may do everything."""
+        return cls(Kind.SYSTEM, name=name, capabilities=frozenset(Capability))
+
+    @classmethod
+    def user(cls, *, id: str, name: str, role: str, ip: str = "", request_id: str = "") -> Actor:
+        return cls(Kind.USER, id, name, CAPABILITIES.get(role, frozenset()), role, ip, request_id)
+
+    @classmethod
+    def agent(cls, *, id: str, name: str, ip: str = "", request_id: str = "") -> Actor:
+        return cls(Kind.AGENT, id, name, frozenset({Capability.REPORT}), ip=ip, request_id=request_id)
+
+    @property
+    def is_known(self) -> bool:
+        return self.kind is not Kind.ANONYMOUS
+
+    def can(self, capability: str) -> bool:
+        return capability in self.capabilities
+
+
+def require(by: Actor, capability: Capability) -> None:
+    """Raises `NotAuthenticated` for callers without a credential, `Forbidden` for those who may not."""
+    if by.can(capability):
+        return
+    raise Forbidden() if by.is_known else NotAuthenticated()

@@ -1,0 +1,48 @@
+"""Identifiers and addresses that every door needs."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import secrets
+from collections.abc import Iterable, Sequence
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+
+
+def new_request_id(given: str | None = None) -> str:
+    """The caller's own `X-Request-Id` when it is harmless, else a new one."""
+    return given if given and _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+
+
+def client_ip(peer: str, forwarded: str, trusted: Sequence[str]) -> str:
+    """The socket's address, or the right-most hop of `X-Forwarded-For` that is not a trusted proxy."""
+    networks = [ipaddress.ip_network(item, strict=False) for item in trusted]
+    if not networks or not _inside(peer, networks):
+        return peer
+    for hop in reversed([part.strip() for part in forwarded.split(",") if part.strip()]):
+        if _address(hop) is None:
+            return peer
+        if not _inside(hop, networks):
+            return hop
+    return peer
+
+
+def rate_key(ip: str) -> str:
+    """What an address is counted under: itself, or its /64 for IPv6."""
+    address = _address(ip)
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return ip
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+def _inside(text: str, networks: Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
+    address = _address(text)
+    return address is not None and any(address in network for network in networks)

@@ -1,0 +1,167 @@
+"""What the ASGI lanes share: reading a bounded body, answering, and the one error shape.
+
+A lane is a plain ASGI handler mounted before Django, for the two calls that every node makes all the time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+from django.conf import settings
+
+from hyprbox.lib.errors import BodyTooLarge, HyprBoxError, NotAuthenticated, RateLimited
+from hyprbox.lib.ids import client_ip, new_request_id
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+DRAIN_LIMIT = 32 * 1024 * 1024
+encode = msgspec.json.Encoder().encode
+
+
+class ClientGone(Exception):
+    """The client closed the connection before it had sent its request."""
+
+
+def header(scope: Scope, name: bytes) -> str:
+    """The first value of a request header (`name` in lower case), or an empty string."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return value.decode("latin-1")
+    return ""
+
+
+def peer_ip(scope: Scope) -> str:
+    """The client's address, through trusted proxies only."""
+    peer = (scope.get("client") or ("", 0))[0]
+    proxies = settings.HYPRBOX_TRUSTED_PROXIES
+    return client_ip(peer, header(scope, b"x-forwarded-for"), proxies) if proxies else peer
+
+
+def bearer(scope: Scope) -> str:
+    """The bearer token of the request. Raises `NotAuthenticated` when there is none."""
+    scheme, _, token = header(scope, b"authorization").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise NotAuthenticated()
+    return token.strip()
+
+
+async def read_body(receive: Receive, limit: int) -> bytes:
+    """The request's body. One over `limit` bytes is read to its end first, so that the client hears the answer."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGone()
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body"):
+        if len(body) > limit:
+            raise BodyTooLarge(detail={"limit_bytes": limit})
+        return body
+    parts, size = [body], len(body)
+    while message.get("more_body"):
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone()
+        part = message.get("body", b"")
+        size += len(part)
+        if size <= limit:
+            parts.append(part)
+        elif size > DRAIN_LIMIT:
+            break
+    if size > limit:
+        raise BodyTooLarge(detail={"limit_bytes": limit})
+    return b"".join(parts)
+
+
+async def answer(send: Send, status: int, body: bytes, request_id: str, extra: Mapping[str, str] | None = None) -> None:
+    """Send a JSON answer."""
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"x-request-id", request_id.encode()),
+        *_SECURITY_HEADERS,
+    ]
+    for key, value in (extra or {}).items():
+        headers.append((key.lower().encode(), value.encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+_SECURITY_HEADERS = [
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+]
+
+
+async def answer_error(send: Send, error: HyprBoxError, request_id: str) -> None:
+    """Send an error in the one shape."""
+    extra = {"retry-after": str(error.retry_after)} if error.retry_after is not None else {}
+    if error.status == 401:
+        extra["www-authenticate"] = "Bearer"
+    await answer(send, error.status, encode(error.as_dict()), request_id, extra)
+
+
+def request_id_of(scope: Scope) -> str:
+    return new_request_id(header(scope, b"x-request-id"))
+
+
+class BodyLimit:
+    """ASGI middleware: buffers the request's body up to a limit that depends on the path, else answers 413."""
+
+    def __init__(self, app: App, limit_for: Callable[[str], int]) -> None:
+        self.app = app
+        self.limit_for = limit_for
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+            await self.app(scope, receive, send)
+            return
+        try:
+            body = await read_body(receive, self.limit_for(scope["path"]))
+        except ClientGone:
+            return
+        except BodyTooLarge as error:
+            await answer_error(send, error, request_id_of(scope))
+            return
+        handed = False
+
+        async def replay() -> dict[str, Any]:
+            nonlocal handed
+            if handed:
+                return await receive()
+            handed = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self.app(scope, replay, send)
+
+
+class TokenBucket:
+    """Per-key rate limit in this process' memory: `rate` a second, bursts of `burst`."""
+
+    def __init__(self, rate: float = 20.0, burst: float = 60.0, max_keys: int = 20_000) -> None:
+        self.rate, self.burst, self.max_keys = rate, burst, max_keys
+        self._buckets: dict[str, tuple[float, float]] = {}
+
+    def take(self, key: str) -> None:
+        """Raises `RateLimited` when the key's bucket is empty."""
+        now = time.monotonic()
+        level, at = self._buckets.get(key, (self.burst, now))
+        level = min(self.burst, level + (now - at) * self.rate)
+        if level < 1.0:
+            raise RateLimited(retry_after=1)
+        if len(self._buckets) >= self.max_keys:
+            self._forget_full(now)
+        self._buckets[key] = (level - 1.0, now)
+
+    def _forget_full(self, now: float) -> None:
+        full = [k for k, (level, at) in self._buckets.items() if level + (now - at) * self.rate >= self.burst]
+        for key in full or list(self._buckets)[: self.max_keys // 2]:
+            del self._buckets[key]

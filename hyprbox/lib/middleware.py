@@ -1,0 +1,120 @@
+"""Request ids, headers and the one place where an error becomes an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from django.conf import settings
+from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
+from django.db import InterfaceError, OperationalError
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils.http import urlencode
+
+from hyprbox.lib.errors import BodyTooLarge, Forbidden, HyprBoxError, InvalidInput, NotAuthenticated, NotFound, Unavailable
+from hyprbox.lib.ids import client_ip, new_request_id
+
+GetResponse = Callable[[HttpRequest], HttpResponse]
+log = structlog.get_logger(__name__)
+
+
+class RequestIdMiddleware:
+    """Gives each request its id and the client's address, and returns the id in `X-Request-Id`."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        request.id = new_request_id(request.headers.get("X-Request-Id"))
+        request.client_ip = client_ip(
+            request.META.get("REMOTE_ADDR", ""),
+            request.headers.get("X-Forwarded-For", ""),
+            settings.HYPRBOX_TRUSTED_PROXIES,
+        )
+        with structlog.contextvars.bound_contextvars(request_id=request.id):
+            response = self.get_response(request)
+        response.headers["X-Request-Id"] = request.id
+        return response
+
+
+class SecurityHeadersMiddleware:
+    """The headers that neither Django nor django-csp sets."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+        if not request.path.startswith(settings.STATIC_URL):
+            response.headers.setdefault("Cache-Control", "no-store")
+        return response
+
+
+def as_hyprbox_error(error: BaseException) -> HyprBoxError | None:
+    """The error that a caller may see for what was raised, or None for a defect."""
+    match error:
+        case HyprBoxError():
+            return error
+        case Http404():
+            return NotFound()
+        case PermissionDenied():
+            return Forbidden()
+        case RequestDataTooBig():
+            return BodyTooLarge()
+        case SuspiciousOperation():
+            return InvalidInput("The request cannot be understood.")
+        case OperationalError() | InterfaceError():
+            return Unavailable()
+    return None
+
+
+def error_response(request: HttpRequest, error: HyprBoxError) -> HttpResponse:
+    """The error as JSON under /api/, else as a page."""
+    if request.path.startswith("/api/"):
+        response: HttpResponse = JsonResponse(error.as_dict(), status=error.status)
+    elif error.status == 401 and request.method == "GET":
+        return redirect(f"{reverse('login')}?{urlencode({'next': request.get_full_path()})}")
+    else:
+        context = {"error": error, "status": error.status, "request_id": getattr(request, "id", "")}
+        response = render(request, "errors/error.html", context, status=error.status)
+    if error.retry_after is not None:
+        response.headers["Retry-After"] = str(error.retry_after)
+    return response
+
+
+class ErrorMiddleware:
+    """Innermost: turns known errors of page views into pages, defects into a page with the request id."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        known = as_hyprbox_error(error)
+        if known is None:
+            log.error("request.failed", path=request.path, exc_info=error)
+            if settings.DEBUG and not request.path.startswith("/api/"):
+                return None
+            known = HyprBoxError("Something went wrong on the server. The request id helps to find it in the log.")
+        if isinstance(known, NotAuthenticated) and request.headers.get("HX-Request"):
+            return HttpResponse(status=401, headers={"HX-Redirect": reverse("login")})
+        return error_response(request, known)
+
+
+def page_context(request: HttpRequest) -> dict[str, Any]:
+    """What every template may use: the actor, the theme, the request id."""
+    theme = request.COOKIES.get("hb_theme", "")
+    return {
+        "actor": getattr(request, "actor", None),
+        "theme": theme if theme in ("dark", "light") else "",
+        "request_id": getattr(request, "id", ""),
+        "public_url": settings.HYPRBOX_PUBLIC_URL,
+    }
+
+

@@ -1,0 +1,223 @@
+"""Server-sent events. A stream is a Channels consumer with a sender task on the in-process hub.
+
+`EventStream` authenticates, sends headers, runs `frames()` and ends when the client goes or its credential
+dies (checked every 15 s). `Feed` renders one frame for all viewers of the same thing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, ClassVar
+
+import structlog
+from channels.consumer import AsyncConsumer
+from channels.exceptions import StopConsumer
+
+from hyprbox.lib import lanes, live
+from hyprbox.lib.actors import Actor
+from hyprbox.lib.errors import HyprBoxError, MethodNotAllowed, Overloaded
+
+KEEPALIVE_SECONDS = 15.0
+BUFFER_BYTES = 256 * 1024
+MAX_STREAMS = 2000
+MAX_PER_ACTOR = 20
+COMMENT = b": keep-alive\n\n"
+HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache, no-store"),
+    (b"x-accel-buffering", b"no"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+]
+
+log = structlog.get_logger(__name__)
+Authenticate = Callable[[lanes.Scope], Awaitable[Actor]]
+
+
+def frame(event: str, data: Any, *, id: str | None = None) -> bytes:
+    """One SSE event. `data` is JSON unless it is text already."""
+    text = data if isinstance(data, str) else json.dumps(data, separators=(",", ":"), default=str)
+    head = (f"id: {id}\n" if id is not None else "") + f"event: {event}\n"
+    return (head + "".join(f"data: {line}\n" for line in text.split("\n")) + "\n").encode("utf-8", "replace")
+
+
+class Mailbox:
+    """Frames on their way to one viewer: at most 256 KiB, then the viewer is too slow and has to reconnect."""
+
+    def __init__(self) -> None:
+        self._frames: deque[bytes] = deque()
+        self._size = 0
+        self._ready = asyncio.Event()
+        self.is_overflowing = False
+
+    def put(self, data: bytes) -> None:
+        if self._size + len(data) > BUFFER_BYTES and self._frames:
+            self.is_overflowing = True
+        else:
+            self._frames.append(data)
+            self._size += len(data)
+        self._ready.set()
+
+    async def take(self, wait_seconds: float) -> bytes:
+        """Everything that waits, joined; empty when nothing came in time. Raises `Overloaded` on overflow."""
+        if not self._frames and not self.is_overflowing:
+            self._ready.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_seconds):
+                    await self._ready.wait()
+        if self.is_overflowing:
+            raise Overloaded("This viewer reads too slowly.")
+        data = self._frames.popleft() if len(self._frames) == 1 else b"".join(self._frames)
+        self._frames.clear()
+        self._size = 0
+        return data
+
+
+class Feed:
+    """One rendered stream for many viewers: hints come in, `render(events)` makes one frame, all mailboxes get it."""
+
+    def __init__(self, topics: tuple[str, ...], render: Callable[[list[live.Event]], Awaitable[bytes]]) -> None:
+        self.topics = topics
+        self.render = render
+        self._boxes: set[Mailbox] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    @contextlib.asynccontextmanager
+    async def join(self) -> AsyncIterator[Mailbox]:
+        await live.listener.ensure()
+        loop = asyncio.get_running_loop()
+        if self._task is None or self._task.done() or self._task.get_loop() is not loop:
+            self._boxes = set()
+            self._task = loop.create_task(self._run(), name=f"feed-{'-'.join(self.topics)[:60]}")
+            await asyncio.sleep(0)  # so that it has subscribed before the viewer takes its snapshot
+        box = Mailbox()
+        self._boxes.add(box)
+        try:
+            yield box
+        finally:
+            self._boxes.discard(box)
+            if not self._boxes and self._task is not None:
+                self._task.cancel()
+                self._task = None
+
+    async def _run(self) -> None:
+        with live.hub.subscribe(*self.topics) as subscription:
+            while True:
+                events = await subscription.batch()
+                try:
+                    data = await self.render(events)
+                except Exception as error:  # a broken read must not end the stream of a thousand viewers
+                    log.warning("sse.render_failed", topics=self.topics, error=repr(error))
+                    await asyncio.sleep(1)
+                    data = await self._resync()
+                if data:
+                    for box in self._boxes:
+                        box.put(data)
+
+    async def _resync(self) -> bytes:
+        try:
+            return await self.render([live.Event(live.RESYNC)])
+        except Exception:  # the database is still away; the listener's return brings the next resync
+            return b""
+
+
+class EventStream(AsyncConsumer):
+    """Base of every stream. A subclass writes `frames()` and may narrow `authorize()`."""
+
+    authenticate: ClassVar[Authenticate]
+    _open: ClassVar[int] = 0
+    _per_actor: ClassVar[dict[str, int]] = {}
+    max_per_actor: ClassVar[int] = MAX_PER_ACTOR
+
+    actor: Actor
+    _task: asyncio.Task[None] | None = None
+
+    async def authorize(self) -> None:
+        """Raises when `self.actor` may not see this stream; called at the start and every 15 s."""
+
+    def frames(self) -> AsyncIterator[bytes]:
+        """The stream's bytes; yields b"" when there was nothing for a while."""
+        raise NotImplementedError
+
+    async def http_request(self, message: dict[str, Any]) -> None:
+        if self._task is not None:
+            return
+        self.request_id = lanes.request_id_of(self.scope)
+        try:
+            if self.scope["method"] != "GET":
+                raise MethodNotAllowed("A stream is read with GET.")
+            self.actor = await type(self).authenticate(self.scope)
+            await self.authorize()
+            self._admit()
+        except HyprBoxError as error:
+            await lanes.answer_error(self.send, error, self.request_id)
+            raise StopConsumer() from None
+        headers = [*HEADERS, (b"x-request-id", self.request_id.encode())]
+        await self.send({"type": "http.response.start", "status": 200, "headers": headers})
+        self._task = asyncio.create_task(self._pump(), name="sse")
+
+    async def http_disconnect(self, message: dict[str, Any]) -> None:
+        task = self._task
+        if task is not None and not task.done():
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        raise StopConsumer()
+
+    def _admit(self) -> None:
+        key = f"{self.actor.kind}:{self.actor.id}"
+        if EventStream._open >= MAX_STREAMS:
+            raise Overloaded("This server shows as many live streams as it can.", retry_after=10)
+        if EventStream._per_actor.get(key, 0) >= self.max_per_actor:
+            raise Overloaded("You have too many live streams open; close a tab.", retry_after=10)
+        EventStream._open += 1
+        EventStream._per_actor[key] = EventStream._per_actor.get(key, 0) + 1
+
+    def _leave(self) -> None:
+        key = f"{self.actor.kind}:{self.actor.id}"
+        EventStream._open -= 1
+        EventStream._per_actor[key] -= 1
+        if not EventStream._per_actor[key]:
+            del EventStream._per_actor[key]
+
+    async def _pump(self) -> None:
+        try:
+            await self._send_frames()
+        except HyprBoxError as error:
+            await self._body(frame("expired" if error.status in (401, 403) else "error", error.as_dict()["error"]))
+        except (asyncio.CancelledError, OSError):
+            raise
+        except Exception as error:  # the viewer reconnects and resumes; the log has the reason
+            log.warning("sse.stream_failed", error=repr(error), request_id=self.request_id)
+        finally:
+            self._leave()
+        await self.send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_frames(self) -> None:
+        await self._body(b": ok\nretry: 2000\n\n")
+        checked_at = sent_at = time.monotonic()
+        async with contextlib.aclosing(self.frames()) as frames:
+            async for data in frames:
+                now = time.monotonic()
+                if now - checked_at >= KEEPALIVE_SECONDS:
+                    checked_at = now
+                    self.actor = await type(self).authenticate(self.scope)
+                    await self.authorize()
+                if data:
+                    await self._body(data)
+                    sent_at = now
+                elif now - sent_at >= KEEPALIVE_SECONDS:
+                    await self._body(COMMENT)
+                    sent_at = now
+
+    async def _body(self, data: bytes) -> None:
+        await self.send({"type": "http.response.body", "body": data, "more_body": True})
+

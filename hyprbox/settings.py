@@ -1,0 +1,290 @@
+"""All settings, from the environment. The defaults are safe for production; `docs/operate/settings.md` lists them.
+
+Every secret may also come from a file: `HYPRBOX_SECRET_KEY_FILE` instead of `HYPRBOX_SECRET_KEY`, and so on.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import environ
+import structlog
+from csp.constants import NONE, SELF
+from django.core.exceptions import ImproperlyConfigured
+
+from hyprbox.lib.logs import redact
+from hyprbox.lib.postgres import EmbeddedPostgres
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environ.FileAwareEnv()
+
+DEBUG: bool = env.bool("HYPRBOX_DEBUG", default=False)
+HYPRBOX_VAR_DIR = Path(env.str("HYPRBOX_VAR_DIR", default=str(BASE_DIR / "var"))).absolute()
+HYPRBOX_PORT: int = env.int("HYPRBOX_PORT", default=8000)
+HYPRBOX_PUBLIC_URL: str = env.str("HYPRBOX_PUBLIC_URL", default=f"http://127.0.0.1:{HYPRBOX_PORT}").rstrip("/")
+HYPRBOX_SIGNING_KEY_FILE = Path(env.str("HYPRBOX_SIGNING_KEY_FILE", default=str(HYPRBOX_VAR_DIR / "signing.key")))
+HYPRBOX_TRUSTED_PROXIES: list[str] = env.list("HYPRBOX_TRUSTED_PROXIES", default=[])
+HYPRBOX_OFFLINE_AFTER: int = env.int("HYPRBOX_OFFLINE_AFTER", default=600)  # seconds
+HYPRBOX_ALLOW_REGISTRATION: bool = env.bool("HYPRBOX_ALLOW_REGISTRATION", default=False)
+HYPRBOX_REQUIRE_NODE_TOKEN: bool = env.bool("HYPRBOX_REQUIRE_NODE_TOKEN", default=True)
+HYPRBOX_ENABLE_DOCS: bool = env.bool("HYPRBOX_ENABLE_DOCS", default=False) or DEBUG
+HYPRBOX_METRICS_TOKEN: str = env.str("HYPRBOX_METRICS_TOKEN", default="")
+HYPRBOX_ADMIN_PATH: str = env.str("HYPRBOX_ADMIN_PATH", default="django-admin").strip("/")
+HYPRBOX_LOG_LEVEL: str = env.str("HYPRBOX_LOG_LEVEL", default="INFO").upper()
+
+_public = urlsplit(HYPRBOX_PUBLIC_URL)
+if _public.scheme not in ("http", "https") or not _public.hostname:
+    raise ImproperlyConfigured("HYPRBOX_PUBLIC_URL is not an address: it would be https://hyprbox.example, for instance.")
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
+_IS_HTTPS = _public.scheme == "https"
+if not _IS_HTTPS and _public.hostname not in _LOOPBACK and not DEBUG:
+    raise ImproperlyConfigured(
+        "HYPRBOX_PUBLIC_URL starts with http:// but is not a loopback address: use https://, behind a proxy that ends TLS."
+    )
+
+
+def _secret_key() -> str:
+    key: str = env.str("HYPRBOX_SECRET_KEY", default="")
+    if key:
+        if not DEBUG and len(set(key)) < 10:
+            raise ImproperlyConfigured("HYPRBOX_SECRET_KEY is too weak: use 50 random characters.")
+        return key
+    try:
+        return (HYPRBOX_VAR_DIR / "secret.key").read_text().strip()
+    except OSError:
+        if DEBUG:
+            return "insecure-development-key-for-debug-only"
+        raise ImproperlyConfigured(
+            "There is no HYPRBOX_SECRET_KEY. `manage.py up` makes one for you; elsewhere set 50 random characters."
+        ) from None
+
+
+SECRET_KEY = _secret_key()
+ALLOWED_HOSTS: list[str] = env.list("HYPRBOX_ALLOWED_HOSTS", default=[]) or sorted({_public.hostname, *_LOOPBACK[:3]})
+CSRF_TRUSTED_ORIGINS = [HYPRBOX_PUBLIC_URL]
+
+INSTALLED_APPS = [
+    "daphne",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "django.contrib.humanize",
+    "django.contrib.postgres",
+    "channels",
+    "csp",
+    "rest_framework",
+    "drf_spectacular",
+    "procrastinate.contrib.django",
+    "hyprbox",
+    "audit",
+    "accounts",
+    "tokens",
+    "nodes",
+    "presets",
+    "jobs",
+]
+
+MIDDLEWARE = [
+    "hyprbox.lib.middleware.RequestIdMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "hyprbox.lib.middleware.SecurityHeadersMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "accounts.authentication.ActorMiddleware",
+    "hyprbox.lib.middleware.ErrorMiddleware",
+]
+
+ROOT_URLCONF = "hyprbox.urls"
+ASGI_APPLICATION = "hyprbox.asgi.application"
+APPEND_SLASH = False
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "hyprbox.lib.middleware.page_context",
+            ],
+            "builtins": ["hyprbox.lib.templatetags.ui"],
+        },
+    }
+]
+
+# --- PostgreSQL: DATABASE_URL, or the embedded server under the var directory ---
+
+DATABASES = {"default": env.db_url("DATABASE_URL", default=EmbeddedPostgres(HYPRBOX_VAR_DIR).url)}
+if "postgresql" not in DATABASES["default"]["ENGINE"]:
+    raise ImproperlyConfigured("DATABASE_URL must be a postgresql:// address: HyprBox runs on PostgreSQL only.")
+DATABASES["default"]["CONN_MAX_AGE"] = 0  # the pool keeps connections
+DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+DATABASES["default"].setdefault("OPTIONS", {}).update(
+    {
+        "pool": {"min_size": 1, "max_size": env.int("HYPRBOX_DB_POOL", default=12), "timeout": 2, "max_idle": 60},
+        "connect_timeout": 2,
+        "options": (
+            "-c statement_timeout=5000 -c lock_timeout=2000 -c idle_in_transaction_session_timeout=10000 "
+            "-c synchronous_commit=on -c timezone=UTC"
+        ),
+        "application_name": "hyprbox",
+    }
+)
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- people ---
+
+AUTH_USER_MODEL = "accounts.User"
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.BCryptSHA256PasswordHasher"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "accounts.validators.MaximumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+]
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "/"
+SESSION_COOKIE_NAME = "hb_session"
+SESSION_COOKIE_AGE = 12 * 3600
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_SECURE = _IS_HTTPS
+CSRF_COOKIE_NAME = "hb_csrf"
+CSRF_COOKIE_SAMESITE = "Lax"
+CSRF_COOKIE_SECURE = _IS_HTTPS
+CSRF_FAILURE_VIEW = "hyprbox.views.csrf_failure"
+SIMPLE_JWT = {
+    "ALGORITHM": "HS256",
+    "SIGNING_KEY": SECRET_KEY,
+    "ACCESS_TOKEN_LIFETIME": timedelta(minutes=15),
+    "REFRESH_TOKEN_LIFETIME": timedelta(days=7),
+    "ISSUER": "hyprbox",
+    "AUDIENCE": "hyprbox",
+    "LEEWAY": 30,
+    "USER_ID_CLAIM": "sub",
+}
+
+# --- the browser ---
+
+SECURE_HSTS_SECONDS = 31_536_000 if _IS_HTTPS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = _IS_HTTPS
+SECURE_HSTS_PRELOAD = _IS_HTTPS
+SECURE_SSL_REDIRECT = _IS_HTTPS
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if _IS_HTTPS and HYPRBOX_TRUSTED_PROXIES else None
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [NONE],
+        "script-src": [SELF],
+        "style-src": [SELF],
+        "font-src": [SELF],
+        "connect-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "manifest-src": [SELF],
+        "frame-ancestors": [NONE],
+        "base-uri": [NONE],
+        "form-action": [SELF],
+        "object-src": [NONE],
+    }
+}
+STATIC_URL = "/static/"
+STATIC_ROOT = HYPRBOX_VAR_DIR / "static"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = DEBUG
+
+# --- the API ---
+
+DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "accounts.authentication.BearerAuthentication",
+        "accounts.authentication.CookieAuthentication",
+        "accounts.authentication.PageSessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["hyprbox.lib.api.IsPerson"],
+    "DEFAULT_PARSER_CLASSES": ["hyprbox.lib.api.StrictJSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PAGINATION_CLASS": "hyprbox.lib.api.Pages",
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "hyprbox.lib.api.exception_handler",
+    "UNAUTHENTICATED_USER": None,
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "hyprbox.lib.api.AlwaysJSON",
+    "DATETIME_FORMAT": "%Y-%m-%dT%H:%M:%S.%fZ",
+    "COERCE_DECIMAL_TO_STRING": False,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "HyprBox",
+    "DESCRIPTION": "The HTTP contract of a HyprBox control plane, for people's programs and for agents.",
+    "VERSION": "0.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SCHEMA_PATH_PREFIX": "/api",
+}
+
+# --- language, time, logs ---
+
+LANGUAGE_CODE = "en"
+USE_I18N = False
+USE_TZ = True
+TIME_ZONE = "UTC"
+
+_PRE_CHAIN = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+]
+structlog.configure(
+    processors=[
+        structlog.stdlib.filter_by_level,
+        *_PRE_CHAIN,
+        structlog.processors.StackInfoRenderer(),
+        structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+    ],
+    logger_factory=structlog.stdlib.LoggerFactory(),
+    wrapper_class=structlog.stdlib.BoundLogger,
+    cache_logger_on_first_use=True,
+)
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "json": {
+            "()": structlog.stdlib.ProcessorFormatter,
+            "processors": [
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                redact,
+                structlog.processors.JSONRenderer(),
+            ],
+            "foreign_pre_chain": _PRE_CHAIN,
+        }
+    },
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "json"}},
+    "root": {"handlers": ["console"], "level": HYPRBOX_LOG_LEVEL},
+    "loggers": {
+        "django.request": {"level": "ERROR"},
+        "django.security.DisallowedHost": {"level": "CRITICAL"},
+        "psycopg.pool": {"level": "ERROR"},
+        "procrastinate": {"level": "WARNING"},
+        "uvicorn.access": {"level": "WARNING"},
+    },
+}

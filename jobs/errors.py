@@ -1,0 +1,59 @@
+"""What can go wrong with jobs."""
+
+from __future__ import annotations
+
+from hyprbox.lib.errors import Conflict, HyprBoxError, NotFound
+
+
+class UnknownJob(NotFound):
+    """There is no job with that id."""
+
+
+class JobNotCancellable(Conflict):
+    """This job has already finished."""
+
+
+class JobNotFinished(Conflict):
+    """This job has not finished yet: cancel it first, or wait."""
+
+
+class JobFinished(Conflict):
+    """This job has already finished."""
+
+
+class StaleClaim(Conflict):
+    """This claim is not the one that holds the job."""
+
+
+class JobNotStarted(Conflict):
+    """This claim was not started yet."""
+
+
+class CompletionDiffers(Conflict):
+    """This job was completed with another result."""
+
+
+class OutputConflict(Conflict):
+    """Other bytes are stored at this offset."""
+
+
+class MissingOutput(Conflict):
+    """The end of the output is not stored yet: send it first."""
+
+
+class OutputGap(HyprBoxError):
+    """The bytes before this offset are not stored: send them first."""
+
+    status = 416
+
+
+class RangeNotSatisfiable(HyprBoxError):
+    """The requested range begins past the end of the output."""
+
+    status = 416
+
+
+class KeyReused(HyprBoxError):
+    """This Idempotency-Key was used for another request."""
+
+    status = 422

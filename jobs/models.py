@@ -1,0 +1,182 @@
+"""Jobs and what they wrote."""
+
+from __future__ import annotations
+
+import uuid
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from jobs.states import TERMINAL, Mode, Reason, Status
+from nodes.models import Node
+
+
+class JobQuerySet(models.QuerySet["Job"]):
+    def light(self) -> JobQuerySet:
+        """Without what a list never shows."""
+        return self.defer("script", "payload", "signature", "variables", "phases", "late_result")
+
+    def newest_first(self) -> JobQuerySet:
+        return self.order_by("-created_at", "-id")
+
+    def unfinished(self) -> JobQuerySet:
+        return self.filter(status__in=[Status.QUEUED, Status.RUNNING])
+
+
+class Batch(models.Model):
+    """Several jobs that were queued as one act."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    preset = models.CharField(max_length=63)
+    created_by = models.CharField(max_length=254)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    def __str__(self) -> str:
+        return f"{self.preset} ({self.id})"
+
+
+class Job(models.Model):
+    """One script for one node, frozen and signed when it was queued.
+
+    `claim_id` names the agent's hold on it: QUEUED with a claim is handed out but not started. `script`
+    and `payload` are exact bytes. Times are the database's.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    node = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="+", db_index=False)
+    batch = models.ForeignKey(Batch, null=True, blank=True, on_delete=models.SET_NULL, related_name="jobs")
+    retry_of = models.ForeignKey("self", null=True, blank=True, on_delete=models.SET_NULL, related_name="retries")
+    created_by = models.CharField(max_length=254)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    expires_at = models.DateTimeField()
+
+    preset = models.CharField(max_length=63, db_index=True)
+    preset_title = models.CharField(max_length=200)
+    risk = models.CharField(max_length=10)
+    revision = models.CharField(max_length=64)
+    mode = models.CharField(max_length=5, choices=Mode.choices, default=Mode.APPLY)
+    parts = models.JSONField(default=list)
+    variables = models.JSONField(default=dict)
+    script = models.BinaryField()
+    script_sha256 = models.CharField(max_length=64)
+    payload = models.BinaryField()
+    signature = models.CharField(max_length=100)
+    key_id = models.CharField(max_length=16)
+    timeout_seconds = models.PositiveIntegerField()
+
+    status = models.CharField(max_length=9, choices=Status.choices, default=Status.QUEUED)
+    reason = models.CharField(max_length=20, choices=Reason.choices, blank=True, default="")
+    phase = models.CharField(max_length=8, blank=True, default="")
+    phases = models.JSONField(default=list)
+    changed = models.BooleanField(null=True, blank=True)
+    exit_code = models.IntegerField(null=True, blank=True)
+    signal = models.IntegerField(null=True, blank=True)
+    outcome_unknown = models.BooleanField(default=False)
+    late_result = models.JSONField(null=True, blank=True)
+
+    claim_id = models.UUIDField(null=True, blank=True)
+    request_id = models.UUIDField(null=True, blank=True)
+    claimed_at = models.DateTimeField(null=True, blank=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+    lease_expires_at = models.DateTimeField(null=True, blank=True)
+    deadline_at = models.DateTimeField(null=True, blank=True)
+    cancel_requested_at = models.DateTimeField(null=True, blank=True)
+    contact_lost_at = models.DateTimeField(null=True, blank=True)
+    completion_sha256 = models.CharField(max_length=64, blank=True, default="")
+
+    objects = JobQuerySet.as_manager()
+
+    class Meta:
+        indexes: ClassVar = [
+            # An empty poll stays as fast with a million finished jobs as with none.
+            models.Index(fields=["node", "created_at", "id"], name="jobs_queued", condition=Q(status=Status.QUEUED)),
+            models.Index(fields=["node"], name="jobs_running", condition=Q(status=Status.RUNNING)),
+            models.Index(fields=["node", "-created_at"], name="jobs_of_node"),
+            models.Index(fields=["-created_at", "-id"], name="jobs_newest"),
+            models.Index(fields=["status", "-created_at"], name="jobs_by_status"),
+        ]
+        constraints: ClassVar = [
+            models.CheckConstraint(condition=Q(status__in=Status.values), name="jobs_status_known"),
+            models.CheckConstraint(
+                condition=Q(status=Status.FAILED, reason__in=Reason.values) | (~Q(status=Status.FAILED) & Q(reason="")),
+                name="jobs_reason_goes_with_failed",
+            ),
+            models.CheckConstraint(
+                condition=Q(status__in=TERMINAL, finished_at__isnull=False)
+                | (~Q(status__in=TERMINAL) & Q(finished_at=None)),
+                name="jobs_finished_at_goes_with_terminal",
+            ),
+            models.CheckConstraint(
+                condition=~Q(status=Status.RUNNING) | Q(claim_id__isnull=False, started_at__isnull=False),
+                name="jobs_running_has_a_claim",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.preset} on {self.node_id} ({self.status})"
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status in TERMINAL
+
+    @property
+    def can_be_cancelled(self) -> bool:
+        return not self.is_finished and not (self.status == Status.RUNNING and self.cancel_requested_at is not None)
+
+
+class Transcript(models.Model):
+    """How much of each stream is known. Narrow, because every piece of output updates it.
+
+    `*_bytes` is how much the script wrote, `*_first_offset` where the kept part begins.
+    """
+
+    job = models.OneToOneField(Job, primary_key=True, on_delete=models.CASCADE, related_name="transcript")
+    stdout_bytes = models.BigIntegerField(default=0)
+    stderr_bytes = models.BigIntegerField(default=0)
+    stdout_first_offset = models.BigIntegerField(default=0)
+    stderr_first_offset = models.BigIntegerField(default=0)
+    stdout_sha256 = models.CharField(max_length=64, blank=True, default="")
+    stderr_sha256 = models.CharField(max_length=64, blank=True, default="")
+
+    def __str__(self) -> str:
+        return f"{self.stdout_bytes} + {self.stderr_bytes} bytes of {self.job_id}"
+
+    @property
+    def truncated(self) -> bool:
+        return self.stdout_first_offset > 0 or self.stderr_first_offset > 0
+
+
+class OutputChunk(models.Model):
+    """Bytes that a script wrote, at their true offset. `bytea`, because output need not be text."""
+
+    pk = models.CompositePrimaryKey("job_id", "stream", "offset")
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="chunks", db_index=False)
+    stream = models.CharField(max_length=6)
+    offset = models.BigIntegerField()
+    data = models.BinaryField()
+    phase = models.CharField(max_length=8, blank=True)
+    received_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    def __str__(self) -> str:
+        return f"{self.stream} of {self.job_id} from {self.offset}"
+
+
+class IdempotencyKey(models.Model):
+    """What a caller's `Idempotency-Key` led to; kept for 24 hours."""
+
+    id = models.BigAutoField(primary_key=True)
+    user_id = models.UUIDField()
+    key = models.CharField(max_length=200)
+    body_sha256 = models.CharField(max_length=64)
+    job = models.ForeignKey(Job, null=True, on_delete=models.CASCADE, related_name="+")
+    batch = models.ForeignKey(Batch, null=True, on_delete=models.CASCADE, related_name="+")
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["user_id", "key"], name="jobs_idempotency_once")]
+
+    def __str__(self) -> str:
+        return self.key

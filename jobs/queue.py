@@ -1,0 +1,277 @@
+"""Handing out work: claims for many polls in one statement, and the board that lets idle polls sleep.
+
+A claim is a lease of 30 s on a QUEUED job; the script may start only after `start`. All claims of a
+process go through one dispatcher, which takes what queued up while the last batch was in flight. An
+advisory lock serialises the dispatchers of all processes, so that a node never gets more than its share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import structlog
+
+from hyprbox.lib import db, live
+from hyprbox.lib.errors import Overloaded, Unavailable
+from jobs.states import CLAIM_LEASE_SECONDS
+
+MAX_BATCH = 256
+MAX_QUEUED = 4096
+RECHECK_SECONDS = 2.0
+ADVISORY_LOCK = 0x6879_7072  # "hypr"
+
+_REPEATED = """
+SELECT j.node_id, j.request_id, j.id, j.claim_id, j.payload, j.signature, j.key_id FROM jobs_job j
+JOIN unnest(%s::uuid[], %s::uuid[]) AS w(node, request) ON j.node_id = w.node AND j.request_id = w.request
+WHERE j.status IN ('QUEUED', 'RUNNING')
+"""
+_CLAIM = f"""
+UPDATE jobs_job AS j SET claim_id = gen_random_uuid(), request_id = pick.request, claimed_at = now(),
+  lease_expires_at = now() + interval '{CLAIM_LEASE_SECONDS} seconds'
+FROM (
+  SELECT w.request, q.id FROM unnest(%s::uuid[], %s::uuid[]) AS w(node, request)
+  JOIN nodes_node n ON n.id = w.node AND n.removed_at IS NULL AND n.clone_suspected_at IS NULL
+  CROSS JOIN LATERAL (
+    SELECT c.id FROM jobs_job c
+    WHERE c.node_id = w.node AND c.status = 'QUEUED' AND c.expires_at > now()
+      AND (c.claim_id IS NULL OR c.lease_expires_at < now())
+    ORDER BY c.created_at, c.id LIMIT 1 FOR UPDATE SKIP LOCKED
+  ) q
+  WHERE n.concurrency > (SELECT count(*) FROM jobs_job r WHERE r.node_id = w.node AND r.status = 'RUNNING')
+                      + (SELECT count(*) FROM jobs_job h WHERE h.node_id = w.node AND h.status = 'QUEUED'
+                          AND h.claim_id IS NOT NULL AND h.lease_expires_at >= now())
+) AS pick
+WHERE j.id = pick.id
+RETURNING j.node_id, j.request_id, j.id, j.claim_id, j.payload, j.signature, j.key_id
+"""
+_WITH_WORK = """
+SELECT DISTINCT node_id FROM jobs_job
+WHERE (status = 'QUEUED' AND expires_at > now() AND (claim_id IS NULL OR lease_expires_at < now()))
+   OR (status = 'RUNNING' AND cancel_requested_at IS NOT NULL)
+"""
+_CANCELS = "SELECT id FROM jobs_job WHERE node_id = %s AND status = 'RUNNING' AND cancel_requested_at IS NOT NULL"
+_HOLDING = """
+SELECT id, claim_id, status, cancel_requested_at IS NOT NULL FROM jobs_job
+WHERE node_id = %s AND (status = 'RUNNING' OR (status = 'QUEUED' AND claim_id IS NOT NULL))
+"""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    job_id: uuid.UUID
+    claim_id: uuid.UUID
+    payload: bytes
+    signature: str
+    key_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    job_id: uuid.UUID
+    claim_id: uuid.UUID
+    status: str
+    cancel_requested: bool
+
+
+@dataclass(slots=True)
+class _Wanted:
+    node_pk: uuid.UUID
+    request_id: uuid.UUID
+    is_wanted: Callable[[], bool]
+    answer: asyncio.Future[Claim | None]
+
+
+class Connection:
+    """One autocommit connection, used by one task at a time; a broken one is replaced on the next use."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._conn: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
+        self._lock = asyncio.Lock()
+
+    @contextlib.asynccontextmanager
+    async def use(self) -> Any:
+        """Yields the connection. Raises `Unavailable` when the database is away."""
+        async with self._lock:
+            try:
+                if self._conn is None or self._conn.closed:
+                    self._conn = await db.async_connect(application_name=self.name)
+                yield self._conn
+            except (psycopg.Error, OSError) as error:
+                log.warning("lane.database_error", lane=self.name, error=str(error))
+                await self.close()
+                raise Unavailable() from error
+
+    async def close(self) -> None:
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            await conn.close()
+
+
+class Dispatcher:
+    """Claims for this process' polls, many in one statement."""
+
+    def __init__(self) -> None:
+        self._queue: list[_Wanted] = []
+        self._connection = Connection("hyprbox-claims")
+        self._task: asyncio.Task[None] | None = None
+
+    async def claim(
+        self, *, node_pk: uuid.UUID, request_id: uuid.UUID, is_wanted: Callable[[], bool] = lambda: True
+    ) -> Claim | None:
+        """A job for the node, or None. The same `request_id` gets the same claim again.
+
+        `is_wanted` is asked last of all: nothing is claimed for a client that has gone.
+        """
+        if len(self._queue) >= MAX_QUEUED:
+            raise Overloaded(retry_after=2)
+        wanted = _Wanted(node_pk, request_id, is_wanted, asyncio.get_running_loop().create_future())
+        self._queue.append(wanted)
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="claims")
+        return await wanted.answer
+
+    async def _run(self) -> None:
+        while self._queue:
+            batch, rest, nodes = [], [], set()
+            for wanted in self._queue:
+                if wanted.answer.done():
+                    continue
+                # One claim for a node in a batch: its share is counted before the statement, not within it.
+                if wanted.node_pk in nodes or len(batch) >= MAX_BATCH:
+                    rest.append(wanted)
+                elif wanted.is_wanted():
+                    nodes.add(wanted.node_pk)
+                    batch.append(wanted)
+                else:
+                    wanted.answer.set_result(None)
+            self._queue = rest
+            if batch:
+                await self._serve(batch)
+
+    async def _serve(self, batch: list[_Wanted]) -> None:
+        try:
+            async with self._connection.use() as conn, conn.transaction():
+                claims = await self._claim_batch(conn, batch)
+        except Unavailable as error:
+            for wanted in batch:
+                if not wanted.answer.done():
+                    wanted.answer.set_exception(Unavailable(error.message))
+            return
+        for wanted in batch:
+            if not wanted.answer.done():
+                wanted.answer.set_result(claims.get((wanted.node_pk, wanted.request_id)))
+
+    async def _claim_batch(
+        self, conn: psycopg.AsyncConnection[tuple[Any, ...]], batch: list[_Wanted]
+    ) -> dict[tuple[uuid.UUID, uuid.UUID], Claim]:
+        await conn.execute("SELECT pg_advisory_xact_lock(%s)", (ADVISORY_LOCK,))
+        columns = [w.node_pk for w in batch], [w.request_id for w in batch]
+        rows = await (await conn.execute(_REPEATED, columns)).fetchall()
+        claims = {(row[0], row[1]): _claim(row) for row in rows}
+        new = [w for w in batch if (w.node_pk, w.request_id) not in claims]
+        if new:
+            columns = [w.node_pk for w in new], [w.request_id for w in new]
+            rows = await (await conn.execute(_CLAIM, columns)).fetchall()
+            claims |= {(row[0], row[1]): _claim(row) for row in rows}
+        return claims
+
+
+def _claim(row: tuple[Any, ...]) -> Claim:
+    return Claim(row[2], row[3], bytes(row[4]), row[5], row[6])
+
+
+class Board:
+    """Which nodes have something waiting, in memory: NOTIFY sets it, a slow re-check mends what was missed."""
+
+    def __init__(self) -> None:
+        self.connection = Connection("hyprbox-board")
+        self._with_work: set[str] = set()
+        self._waiters: dict[str, set[asyncio.Event]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self.checked_at = 0.0
+        live.hub.on("work", self._hear)
+
+    async def ensure(self) -> None:
+        await live.listener.ensure()
+        loop = asyncio.get_running_loop()
+        if self._task is None or self._task.done() or self._task.get_loop() is not loop:
+            self.connection = Connection("hyprbox-board")
+            self._task = loop.create_task(self._recheck_for_ever(), name="work-board")
+            await self.recheck()
+
+    def has_work(self, node_pk: uuid.UUID) -> bool:
+        """A hint, not a promise."""
+        return str(node_pk) in self._with_work
+
+    @contextlib.contextmanager
+    def waiting(self, node_pk: uuid.UUID) -> Any:
+        """An event that is set when the node may have work."""
+        event = asyncio.Event()
+        waiters = self._waiters.setdefault(str(node_pk), set())
+        waiters.add(event)
+        try:
+            yield event
+        finally:
+            waiters.discard(event)
+            if not waiters:
+                self._waiters.pop(str(node_pk), None)
+
+    def settle(self, node_pk: uuid.UUID) -> None:
+        """A poll is about to look."""
+        self._with_work.discard(str(node_pk))
+
+    def mark(self, node_pk: uuid.UUID) -> None:
+        self._with_work.add(str(node_pk))
+
+    def _hear(self, event: live.Event) -> None:
+        if event.topic == live.RESYNC:
+            for node in list(self._waiters):
+                self._wake(node)
+        elif isinstance(node := event.ids.get("node"), str):
+            self._with_work.add(node)
+            self._wake(node)
+
+    def _wake(self, node: str) -> None:
+        for event in self._waiters.get(node, ()):
+            event.set()
+
+    async def recheck(self) -> None:
+        """Ask the database which nodes have work: one statement for the whole fleet."""
+        try:
+            async with self.connection.use() as conn:
+                rows = await (await conn.execute(_WITH_WORK)).fetchall()
+        except Unavailable:
+            return
+        self._with_work = {str(row[0]) for row in rows}
+        self.checked_at = time.monotonic()
+        for node in self._with_work:
+            self._wake(node)
+
+    async def _recheck_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(RECHECK_SECONDS)
+            await self.recheck()
+
+    async def cancels(self, node_pk: uuid.UUID) -> list[str]:
+        async with self.connection.use() as conn:
+            rows = await (await conn.execute(_CANCELS, (node_pk,))).fetchall()
+        return [str(row[0]) for row in rows]
+
+    async def holding(self, node_pk: uuid.UUID) -> list[Held]:
+        async with self.connection.use() as conn:
+            rows = await (await conn.execute(_HOLDING, (node_pk,))).fetchall()
+        return [Held(*row) for row in rows]
+
+
+board = Board()
+dispatcher = Dispatcher()

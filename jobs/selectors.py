@@ -1,0 +1,73 @@
+"""Reading jobs. What a viewer may not see is left out here, for every door alike."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Count, Q, QuerySet
+
+from hyprbox.lib.actors import Actor, Capability, require
+from jobs import output, services
+from jobs.models import Job
+from jobs.states import Status
+
+# Null for whoever may not see output.
+PRIVATE_FIELDS = ("script", "variables", "signature")
+
+
+def list_jobs(
+    *,
+    by: Actor,
+    status: Iterable[str] = (),
+    node_id: str = "",
+    preset: str = "",
+    batch: uuid.UUID | None = None,
+    created_by: str = "",
+    since: datetime | None = None,
+) -> QuerySet[Job]:
+    """Jobs that match, newest first, without scripts and output."""
+    require(by, Capability.VIEW_FLEET)
+    jobs = Job.objects.light().select_related("node", "transcript").newest_first()
+    statuses = list(status)
+    if statuses:
+        jobs = jobs.filter(status__in=statuses)
+    if node_id:
+        jobs = jobs.filter(node__node_id=node_id)
+    if preset:
+        jobs = jobs.filter(preset=preset)
+    if batch:
+        jobs = jobs.filter(batch_id=batch)
+    if created_by:
+        jobs = jobs.filter(created_by=created_by)
+    if since:
+        jobs = jobs.filter(created_at__gte=since)
+    return jobs
+
+
+def jobs_of_node(*, by: Actor, node_pk: uuid.UUID, limit: int = 20) -> list[Job]:
+    require(by, Capability.VIEW_FLEET)
+    jobs = Job.objects.light().select_related("node", "transcript").newest_first()
+    return list(jobs.filter(node_id=node_pk)[:limit])
+
+
+def job_detail(*, by: Actor, job_id: uuid.UUID | str) -> Job:
+    """Raises `UnknownJob`."""
+    require(by, Capability.VIEW_FLEET)
+    return services.find_job(job_id)
+
+
+def read_output(*, by: Actor, job_id: uuid.UUID | str, stream: str) -> tuple[Job, output.Stored]:
+    """All that is kept of one stream; not for viewers."""
+    require(by, Capability.VIEW_OUTPUT)
+    job = services.find_job(job_id)
+    return job, output.read(job.pk, stream)
+
+
+def counts_by_status(*, by: Actor, since: datetime | None = None) -> dict[str, int]:
+    require(by, Capability.VIEW_FLEET)
+    jobs = Job.objects.filter(Q(created_at__gte=since) | Q(status__in=[Status.QUEUED, Status.RUNNING])) if since else Job.objects.all()
+    counted: dict[str, Any] = dict(jobs.values_list("status").annotate(Count("id")).order_by())
+    return {status: counted.get(status, 0) for status in Status.values}

@@ -1,0 +1,316 @@
+"""What people do with jobs: queue, cancel, retry. What agents do is in `jobs.reports`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import connection, transaction
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from audit import services as audit
+from audit.actions import Action
+from hyprbox.lib import signing
+from hyprbox.lib.actors import Actor, Capability, require
+from hyprbox.lib.errors import InvalidInput
+from jobs import payloads
+from jobs.errors import JobNotCancellable, JobNotFinished, KeyReused, UnknownJob
+from jobs.models import Batch, IdempotencyKey, Job, Transcript
+from jobs.moves import move, tell, tell_node
+from jobs.states import Mode, Status
+from nodes.models import Node
+from presets import params, rendering
+from presets import selectors as presets
+from presets.errors import UnknownPreset
+
+DEFAULT_EXPIRY_SECONDS = 24 * 3600
+EXPIRY_RANGE = (60, 30 * 24 * 3600)
+TIMEOUT_RANGE = (1, 24 * 3600)
+KEY_LIFETIME = timedelta(hours=24)
+MAX_BATCH = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What somebody wants to run, before it is known whether it can be."""
+
+    preset: str
+    variables: Mapping[str, Any]
+    mode: str = Mode.APPLY
+    confirm: str = ""
+    timeout_seconds: int | None = None
+    expires_in_seconds: int | None = None
+
+    def sha256(self, *, nodes: Iterable[str]) -> str:
+        """Tells whether a repeated request is the same request."""
+        parts = [self.preset, self.variables, self.mode, self.confirm, self.timeout_seconds, self.expires_in_seconds]
+        text = json.dumps([*parts, list(nodes)], sort_keys=True, separators=(",", ":"), default=str)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """An order that can be run: rendered, with its limits settled."""
+
+    preset: Any
+    rendered: Any
+    variables: dict[str, Any]
+    secrets: dict[str, str]
+    mode: str
+    timeout_seconds: int
+    expires_in_seconds: int
+
+
+def queue_job(
+    *, by: Actor, order: Order, node_id: str, idempotency_key: str = "", retry_of: Job | None = None
+) -> tuple[Job, bool]:
+    """Render, freeze, sign and queue. Returns the job and whether it is new (False for a repeated key).
+
+    Raises `InvalidInput` for an unknown node or preset and for each bad variable, `KeyReused`.
+    """
+    require(by, Capability.RUN_JOBS)
+    checked = _check(order)
+    with transaction.atomic():
+        key = _claim_key(by, idempotency_key, order.sha256(nodes=[node_id]))
+        if key is not None and key.job_id is not None:
+            return Job.objects.select_related("node").get(pk=key.job_id), False
+        [node] = _find_nodes([node_id], field="node_id")
+        job = _insert(by=by, checked=checked, node=node, retry_of=retry_of)
+        if key is not None:
+            IdempotencyKey.objects.filter(pk=key.pk).update(job=job)
+    return job, True
+
+
+def queue_batch(
+    *, by: Actor, order: Order, node_ids: list[str], idempotency_key: str = ""
+) -> tuple[Batch, list[Job], bool]:
+    """One job for each node, all or nothing."""
+    require(by, Capability.RUN_JOBS)
+    checked = _check(order)
+    wanted = list(dict.fromkeys(node_ids))
+    if not 1 <= len(wanted) <= MAX_BATCH:
+        raise InvalidInput(fields={"node_ids": [f"Choose from 1 to {MAX_BATCH} nodes."]})
+    with transaction.atomic():
+        key = _claim_key(by, idempotency_key, order.sha256(nodes=wanted))
+        if key is not None and key.batch_id is not None:
+            batch = Batch.objects.get(pk=key.batch_id)
+            return batch, list(Job.objects.light().filter(batch=batch).select_related("node")), False
+        nodes = _find_nodes(wanted, field="node_ids")
+        batch = Batch.objects.create(preset=order.preset, created_by=by.name)
+        jobs = [_insert(by=by, checked=checked, node=node, batch=batch) for node in nodes]
+        detail = {"preset": order.preset, "nodes": len(jobs)}
+        audit.record(Action.BATCH_QUEUED, by=by, target=f"batch:{batch.pk}", detail=detail)
+        if key is not None:
+            IdempotencyKey.objects.filter(pk=key.pk).update(batch=batch)
+    return batch, jobs, True
+
+
+def request_cancel(*, by: Actor, job_id: uuid.UUID | str, force: bool = False) -> Job:
+    """Cancel a queued job at once, ask a running one's agent to, or with `force` give it up.
+
+    Raises `UnknownJob`, `JobNotCancellable` for a finished one.
+    """
+    require(by, Capability.FORCE_CANCEL if force else Capability.RUN_JOBS)
+    with transaction.atomic():
+        job = _lock(job_id)
+        if job.status == Status.QUEUED:
+            move(job, to=Status.CANCELLED, cancel_requested_at=Now())
+            _note(Action.JOB_CANCELLED, by, job)
+        elif job.status == Status.RUNNING and force:
+            move(job, to=Status.CANCELLED, cancel_requested_at=Now(), outcome_unknown=True)
+            _note(Action.JOB_FORCE_CANCELLED, by, job)
+        elif job.status == Status.RUNNING:
+            if job.cancel_requested_at is None:
+                Job.objects.filter(pk=job.pk).update(cancel_requested_at=Now())
+                job.refresh_from_db(fields=["cancel_requested_at"])
+                _note(Action.JOB_CANCEL_REQUESTED, by, job)
+                tell(job.pk, job.node_id, kind="status")
+        else:
+            raise JobNotCancellable()
+        tell_node(job.node_id)
+    return job
+
+
+def retry_job(*, by: Actor, job_id: uuid.UUID | str) -> Job:
+    """A new job with the same preset and variables; the old one stays as it is."""
+    require(by, Capability.RUN_JOBS)
+    old = find_job(job_id)
+    if not old.is_finished:
+        raise JobNotFinished()
+    order = Order(
+        preset=old.preset,
+        variables=old.variables,
+        mode=old.mode,
+        confirm=old.preset,
+        timeout_seconds=old.timeout_seconds,
+    )
+    job, _ = queue_job(by=by, order=order, node_id=old.node.node_id, retry_of=old)
+    return job
+
+
+def cancel_jobs_of_removed_node(*, by: Actor, node: Node) -> None:
+    """Queued jobs end, running ones are asked to; runs in the transaction that removes the node."""
+    for job in Job.objects.unfinished().filter(node=node).select_for_update():
+        if job.status == Status.QUEUED:
+            move(job, to=Status.CANCELLED, cancel_requested_at=Now())
+            _note(Action.JOB_CANCELLED, by, job, why="node removed")
+        elif job.cancel_requested_at is None:
+            Job.objects.filter(pk=job.pk).update(cancel_requested_at=Now())
+            _note(Action.JOB_CANCEL_REQUESTED, by, job, why="node removed")
+            tell(job.pk, job.node_id, kind="status")
+
+
+def find_job(job_id: uuid.UUID | str) -> Job:
+    """Raises `UnknownJob`."""
+    try:
+        return Job.objects.select_related("node", "transcript").get(pk=uuid.UUID(str(job_id)))
+    except (ValueError, Job.DoesNotExist):
+        raise UnknownJob() from None
+
+
+def _lock(job_id: uuid.UUID | str) -> Job:
+    try:
+        return Job.objects.select_for_update(of=("self",)).select_related("node").get(pk=uuid.UUID(str(job_id)))
+    except (ValueError, Job.DoesNotExist):
+        raise UnknownJob() from None
+
+
+def _note(action: Action, by: Actor, job: Job, **detail: Any) -> None:
+    facts = {"node_id": job.node.node_id, "preset": job.preset, **detail}
+    audit.record(action, by=by, target=f"job:{job.pk}", detail=facts)
+
+
+def _check(order: Order) -> _Checked:
+    """Everything that can be wrong with an order, found at once."""
+    problems: dict[str, list[str]] = {}
+    try:
+        preset = presets.find_preset(order.preset)
+    except UnknownPreset as error:
+        raise InvalidInput(fields={"preset": [error.message]}) from None
+    mode = _mode(order, preset, problems)
+    if preset.risk == "dangerous" and mode == Mode.APPLY and order.confirm != preset.name:
+        problems["confirm"] = [f"This preset is dangerous: type its name, {preset.name}, to confirm."]
+    default_timeout = preset.timeout_seconds
+    timeout = _within(order.timeout_seconds, default_timeout, TIMEOUT_RANGE, "timeout_seconds", problems)
+    expiry = _within(order.expires_in_seconds, DEFAULT_EXPIRY_SECONDS, EXPIRY_RANGE, "expires_in_seconds", problems)
+    try:
+        rendered = rendering.render(preset, order.variables)
+    except params.InvalidVariables as error:
+        problems.update({f"variables.{name}": sentences for name, sentences in error.fields.items()})
+        raise InvalidInput(fields=problems) from None
+    if problems:
+        raise InvalidInput(fields=problems)
+    secrets = dict(rendered.secrets)
+    return _Checked(preset, rendered, dict(rendered.variables), secrets, mode, timeout, expiry)
+
+
+def _mode(order: Order, preset: Any, problems: dict[str, list[str]]) -> str:
+    if order.mode not in Mode.values:
+        problems["mode"] = [f"“{order.mode}” is not a mode: apply or check."]
+    elif order.mode == Mode.CHECK and not preset.check:
+        problems["mode"] = ["This preset has no check, so it can only be applied."]
+    return order.mode
+
+
+def _within(
+    value: int | None, default: int, limits: tuple[int, int], name: str, problems: dict[str, list[str]]
+) -> int:
+    if value is None:
+        return default
+    if not limits[0] <= value <= limits[1]:
+        problems[name] = [f"A whole number of seconds from {limits[0]} to {limits[1]}."]
+    return value
+
+
+def _find_nodes(node_ids: list[str], *, field: str) -> list[Node]:
+    found = {node.node_id: node for node in Node.objects.present().named(node_ids)}
+    unknown = [node_id for node_id in node_ids if node_id not in found]
+    if unknown:
+        raise InvalidInput(fields={field: [f"There is no node “{node_id}”." for node_id in unknown[:20]]})
+    return [found[node_id] for node_id in node_ids]
+
+
+def _claim_key(by: Actor, key: str, body_sha256: str) -> IdempotencyKey | None:
+    """The caller's key, locked. Two requests with the same key meet here, and the second one waits."""
+    if not key:
+        return None
+    if len(key) > 200 or not key.isprintable():
+        raise InvalidInput(fields={"Idempotency-Key": ["At most 200 printable characters."]})
+    IdempotencyKey.objects.filter(user_id=by.id, key=key, created_at__lt=Now() - KEY_LIFETIME).delete()
+    IdempotencyKey.objects.bulk_create(
+        [IdempotencyKey(user_id=by.id, key=key, body_sha256=body_sha256)], ignore_conflicts=True
+    )
+    row = IdempotencyKey.objects.select_for_update().get(user_id=by.id, key=key)
+    if row.body_sha256 != body_sha256:
+        raise KeyReused()
+    return row
+
+
+def _database_now() -> datetime:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT now()")
+        moment: datetime = cursor.fetchone()[0]
+    return moment
+
+
+def _insert(
+    *, by: Actor, checked: _Checked, node: Node, batch: Batch | None = None, retry_of: Job | None = None
+) -> Job:
+    signer = signing.signer()
+    job_id, now = uuid.uuid4(), _database_now()
+    expires_at = now + timedelta(seconds=checked.expires_in_seconds)
+    rendered, preset = checked.rendered, checked.preset
+    frozen = payloads.Frozen(
+        job_id=str(job_id),
+        node_id=node.node_id,
+        mode=checked.mode,
+        script=rendered.script,
+        script_sha256=rendered.sha256,
+        timeout_seconds=checked.timeout_seconds,
+        created_at=now,
+        expires_at=expires_at,
+        environment={},
+        secrets=checked.secrets,
+        preset=preset.name,
+        revision=rendered.revision,
+        parts=list(rendered.parts),
+    )
+    payload = payloads.encode(frozen, key_id=signer.key_id)
+    job = Job.objects.create(
+        id=job_id,
+        node=node,
+        batch=batch,
+        retry_of=retry_of,
+        created_by=by.name,
+        created_at=now,
+        expires_at=expires_at,
+        preset=preset.name,
+        preset_title=preset.title,
+        risk=preset.risk,
+        revision=rendered.revision,
+        mode=checked.mode,
+        parts=list(rendered.parts),
+        variables=checked.variables,
+        script=rendered.script,
+        script_sha256=rendered.sha256,
+        payload=payload,
+        signature=signer.sign(signing.JOB_CONTEXT, payload),
+        key_id=signer.key_id,
+        timeout_seconds=checked.timeout_seconds,
+    )
+    job.transcript = Transcript.objects.create(job=job)
+    _note(Action.JOB_QUEUED, by, job, mode=checked.mode, script_sha256=rendered.sha256, revision=rendered.revision)
+    tell(job.pk, node.pk, kind="status")
+    tell_node(node.pk)
+    return job
+
+
+def forget_old_keys() -> int:
+    """Idempotency keys past their day."""
+    return IdempotencyKey.objects.filter(Q(created_at__lt=Now() - KEY_LIFETIME)).delete()[0]

@@ -1,0 +1,19 @@
+"""Time-driven work: the worker runs it, two workers at once do no harm."""
+
+from __future__ import annotations
+
+from procrastinate.contrib.django import app
+
+from jobs import deadlines, services
+
+
+@app.periodic(cron="*/10 * * * * *")
+@app.task(queueing_lock="jobs.enforce_deadlines", pass_context=False)
+def enforce_deadlines(timestamp: int) -> None:
+    deadlines.enforce()
+
+
+@app.periodic(cron="17 * * * *")
+@app.task(queueing_lock="jobs.forget_old_keys", pass_context=False)
+def forget_old_keys(timestamp: int) -> None:
+    services.forget_old_keys()

@@ -1,0 +1,202 @@
+"""GET /api/jobs/pending: the long poll in which every idle agent spends its life.
+
+It verifies the token, then sleeps on an in-memory event until its node has work; an idle fleet costs the
+database next to nothing. The claim itself is `jobs.queue`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+from hyprbox.lib import lanes
+from hyprbox.lib.errors import Forbidden, HyprBoxError, InvalidInput, MethodNotAllowed, NotAuthenticated
+from jobs.queue import Claim, Held, board, dispatcher
+from jobs.states import CLAIM_LEASE_SECONDS
+from nodes import names
+from tokens import secrets
+from tokens.cache import TokenCache, VerifiedToken
+from tokens.errors import BadToken, OtherNode
+
+MAX_WAIT_SECONDS = 30.0
+DEFAULT_WAIT_SECONDS = 25.0
+RECHECK_TOKEN_SECONDS = 4.0
+SHED_POLL_MS = 5000  # for wait=0: nobody polls without waiting in a tight loop
+CANCEL_POLL_MS = 1000  # a cancel is repeated until the job has ended, but not at full speed
+
+_tokens = TokenCache()
+_buckets = lanes.TokenBucket()
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    node_id: str
+    request_id: uuid.UUID
+    wait: float
+    reconcile: bool
+
+
+def parse_query(query: bytes) -> Poll:
+    """Raises `InvalidInput` naming each bad parameter."""
+    try:
+        given = dict(parse_qsl(query.decode("utf-8"), keep_blank_values=True, strict_parsing=bool(query), max_num_fields=20))
+    except (UnicodeDecodeError, ValueError):
+        raise InvalidInput("The query string cannot be read.") from None
+    problems: dict[str, list[str]] = {}
+    for name in set(given) - {"node_id", "request_id", "wait", "reconcile"}:
+        problems[name] = ["Unknown parameter; known are: node_id, request_id, wait, reconcile."]
+    node_id = given.get("node_id", "")
+    if not names.is_node_id(node_id):
+        problems["node_id"] = ["Letters, digits, dot, dash and underscore, at most 63, beginning with a letter or digit."]
+    request_id = _uuid(given.get("request_id", ""))
+    if request_id is None:
+        problems["request_id"] = ["A UUID that you made for this request."]
+    wait = _seconds(given.get("wait", str(DEFAULT_WAIT_SECONDS)))
+    if wait is None:
+        problems["wait"] = [f"Seconds from 0 to {MAX_WAIT_SECONDS:.0f}."]
+    if given.get("reconcile", "0") not in ("0", "1"):
+        problems["reconcile"] = ["0 or 1."]
+    if problems or request_id is None or wait is None:
+        raise InvalidInput(fields=problems)
+    return Poll(node_id, request_id, wait, given.get("reconcile") == "1")
+
+
+def _uuid(text: str) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        return None
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0 <= value <= MAX_WAIT_SECONDS else None
+
+
+async def waiting_lane(scope: lanes.Scope, receive: lanes.Receive, send: lanes.Send) -> None:
+    """The ASGI handler, mounted before Django."""
+    request_id = lanes.request_id_of(scope)
+    try:
+        if scope["method"] != "GET":
+            raise MethodNotAllowed("This address is read with GET.")
+        poll = parse_query(scope.get("query_string", b""))
+        presented = secrets.parse(_node_token(scope))
+        token = await _verify(presented, poll.node_id)
+        _buckets.take(presented.prefix)
+        answer = await _answer(poll, presented, token, receive)
+    except lanes.ClientGone:
+        return
+    except HyprBoxError as error:
+        await lanes.answer_error(send, error, request_id)
+        return
+    await lanes.answer(send, 200, lanes.encode(answer), request_id)
+
+
+def _node_token(scope: lanes.Scope) -> str:
+    text = lanes.bearer(scope)
+    if not text.startswith(secrets.SCHEME):
+        raise NotAuthenticated("This address takes a node token.")
+    return text
+
+
+async def _verify(presented: secrets.Presented, node_id: str) -> VerifiedToken:
+    """The token, pinned to this node. Raises `BadToken`, `OtherNode`, `Forbidden`."""
+    token = _tokens.peek(presented)
+    if token is None:
+        async with board.connection.use() as conn:
+            [token] = await _tokens.resolve(conn, [presented])
+    if isinstance(token, BadToken):
+        raise token
+    if not token.node_id or token.node_pk is None:
+        raise Forbidden("This token belongs to no node yet: send a heartbeat first.")
+    if token.node_id != node_id:
+        raise OtherNode()
+    return token
+
+
+async def _answer(
+    poll: Poll, presented: secrets.Presented, token: VerifiedToken, receive: lanes.Receive
+) -> dict[str, Any]:
+    node_pk = token.node_pk
+    assert node_pk is not None
+    await board.ensure()
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + poll.wait
+    gone = loop.create_task(_until_gone(receive))
+    holding = await board.holding(node_pk) if poll.reconcile else None
+    try:
+        with board.waiting(node_pk) as event:
+            while True:
+                event.clear()
+                if gone.done():
+                    raise lanes.ClientGone()
+                if board.has_work(node_pk) or poll.reconcile:
+                    found = await _look(poll, node_pk, lambda: not gone.done())
+                    if found is not None:
+                        return _body(*found, holding, 0 if found[0] else CANCEL_POLL_MS)
+                remaining = deadline - loop.time()
+                if holding is not None or remaining <= 0:
+                    return _body(None, [], holding, SHED_POLL_MS if poll.wait < 1 and holding is None else 0)
+                await _first_of(event, gone, min(remaining, RECHECK_TOKEN_SECONDS))
+                await _verify(presented, poll.node_id)
+    finally:
+        gone.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await gone
+
+
+async def _look(
+    poll: Poll, node_pk: uuid.UUID, is_wanted: Callable[[], bool]
+) -> tuple[Claim | None, list[str]] | None:
+    board.settle(node_pk)  # before the look: a hint that comes meanwhile counts again
+    try:
+        claim = await dispatcher.claim(node_pk=node_pk, request_id=poll.request_id, is_wanted=is_wanted)
+        cancels = await board.cancels(node_pk)
+    except HyprBoxError:
+        board.mark(node_pk)
+        raise
+    if claim is None and not cancels:
+        return None
+    board.mark(node_pk)  # there may be more
+    return claim, cancels
+
+
+async def _first_of(event: asyncio.Event, gone: asyncio.Task[None], seconds: float) -> None:
+    waiting = asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait({waiting, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+
+
+async def _until_gone(receive: lanes.Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _body(claim: Claim | None, cancels: list[str], holding: list[Held] | None, poll_after_ms: int) -> dict[str, Any]:
+    body: dict[str, Any] = {"job": None, "cancel": cancels, "poll_after_ms": poll_after_ms}
+    if claim is not None:
+        body["job"] = {
+            "id": str(claim.job_id),
+            "claim_id": str(claim.claim_id),
+            "payload": base64.b64encode(claim.payload).decode(),
+            "signature": claim.signature,
+            "key_id": claim.key_id,
+            "lease_seconds": CLAIM_LEASE_SECONDS,
+        }
+    if holding is not None:
+        body["holding"] = [
+            {"id": str(h.job_id), "claim_id": str(h.claim_id), "status": h.status, "cancel_requested": h.cancel_requested}
+            for h in holding
+        ]
+    return body

@@ -1,0 +1,33 @@
+"""Node tokens for the agent routes that run through DRF."""
+
+from __future__ import annotations
+
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.request import Request
+
+from hyprbox.lib.actors import Actor
+from hyprbox.lib.errors import Forbidden, NotAuthenticated
+from tokens import secrets, selectors
+from tokens.models import NodeToken
+
+
+class NodeTokenAuthentication(BaseAuthentication):
+    """`Authorization: Bearer hbnt_...`, pinned to a node. A person's credential is refused with 403."""
+
+    def authenticate(self, request: Request) -> tuple[NodeToken, Actor]:
+        scheme, _, text = request.headers.get("Authorization", "").partition(" ")
+        if not text:
+            if getattr(getattr(request._request, "actor", None), "is_known", False):
+                raise Forbidden("This address is for agents.")
+            raise NotAuthenticated()
+        if scheme.lower() != "bearer" or not text.startswith(secrets.SCHEME):
+            raise NotAuthenticated("This address takes a node token.")
+        token = selectors.find_presented(text.strip())
+        if token.node_pk is None:
+            raise Forbidden("This token belongs to no node yet: send a heartbeat first.")
+        http = request._request
+        ip, request_id = getattr(http, "client_ip", ""), getattr(http, "id", "")
+        return token, Actor.agent(id=str(token.node_pk), name=token.node_id, ip=ip, request_id=request_id)
+
+    def authenticate_header(self, request: Request) -> str:
+        return "Bearer"

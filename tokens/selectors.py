@@ -1,0 +1,25 @@
+"""Reading node tokens."""
+
+from __future__ import annotations
+
+from django.db.models import QuerySet
+
+from hyprbox.lib.actors import Actor, Capability, require
+from tokens import secrets
+from tokens.errors import BadToken
+from tokens.models import NodeToken
+
+
+def list_tokens(*, by: Actor) -> QuerySet[NodeToken]:
+    """All tokens, newest first, without what could open anything; admins only."""
+    require(by, Capability.MANAGE_TOKENS)
+    return NodeToken.objects.defer("digest").order_by("-created_at")
+
+
+def find_presented(text: str) -> NodeToken:
+    """The usable token that `text` is. Raises `BadToken`, the same for unknown, wrong, revoked and expired."""
+    presented = secrets.parse(text)
+    for row in NodeToken.objects.usable().filter(prefix=presented.prefix)[:5]:
+        if secrets.matches(row, presented):
+            return row
+    raise BadToken()

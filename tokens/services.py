@@ -1,0 +1,135 @@
+"""Making and ending node tokens."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime, timedelta
+
+from django.db import transaction
+from django.db.models import Q
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from audit import services as audit
+from audit.actions import Action
+from hyprbox.lib import live
+from hyprbox.lib.actors import Actor, Capability, require
+from hyprbox.lib.errors import InvalidInput
+from tokens import secrets
+from tokens.errors import TokenRevoked, UnknownToken
+from tokens.models import NodeToken
+
+ROTATION_GRACE = timedelta(hours=24)
+
+
+@transaction.atomic
+def issue_token(
+    *,
+    by: Actor,
+    name: str,
+    node_id: str = "",
+    node_pk: uuid.UUID | None = None,
+    expires_at: datetime | None = None,
+) -> tuple[NodeToken, str]:
+    """A new token and, this once, its plaintext. With a node it is pinned from the start."""
+    require(by, Capability.MANAGE_TOKENS)
+    if not name.strip():
+        raise InvalidInput(fields={"name": ["Give the token a name, so that you know it again."]})
+    if expires_at is not None and expires_at <= timezone.now():
+        raise InvalidInput(fields={"expires_at": ["This moment has passed."]})
+    issued = secrets.issue()
+    token = NodeToken.objects.create(
+        name=name.strip(),
+        prefix=issued.prefix,
+        digest=issued.digest,
+        node_id=node_id,
+        node_pk=node_pk,
+        created_by=by.name,
+        expires_at=expires_at,
+    )
+    token.refresh_from_db(fields=["created_at"])
+    detail = {"name": token.name, "prefix": token.prefix, "node_id": node_id}
+    audit.record(Action.TOKEN_CREATED, by=by, target=f"token:{token.pk}", detail=detail)
+    live.publish("tokens", token=token.pk)
+    return token, issued.token
+
+
+@transaction.atomic
+def revoke_token(*, by: Actor, token_id: uuid.UUID | str) -> NodeToken:
+    """End a token in every process. Raises `UnknownToken`, `TokenRevoked`."""
+    require(by, Capability.MANAGE_TOKENS)
+    token = _find(token_id)
+    if not NodeToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=Now()):
+        raise TokenRevoked()
+    _tell(token, by, Action.TOKEN_REVOKED)
+    token.refresh_from_db()
+    return token
+
+
+def revoke_tokens_of_node(*, by: Actor, node_pk: uuid.UUID) -> int:
+    """End all tokens of a node that is being removed; the caller has checked that `by` may."""
+    tokens = list(NodeToken.objects.filter(node_pk=node_pk, revoked_at=None))
+    NodeToken.objects.filter(pk__in=[t.pk for t in tokens]).update(revoked_at=Now())
+    for token in tokens:
+        _tell(token, by, Action.TOKEN_REVOKED)
+    return len(tokens)
+
+
+@transaction.atomic
+def rotate_token(*, by: Actor, token_id: uuid.UUID | str) -> tuple[NodeToken, str]:
+    """A successor for a token. The old one works until the new one was used once, at most 24 hours."""
+    require(by, Capability.MANAGE_TOKENS)
+    old = _find(token_id)
+    if old.revoked_at is not None:
+        raise TokenRevoked()
+    new, plaintext = issue_token(
+        by=by, name=old.name, node_id=old.node_id, node_pk=old.node_pk, expires_at=old.expires_at
+    )
+    NodeToken.objects.filter(pk=new.pk).update(replaces=old)
+    new.replaces = old
+    end = Now() + ROTATION_GRACE
+    NodeToken.objects.filter(pk=old.pk).filter(Q(expires_at=None) | Q(expires_at__gt=end)).update(expires_at=end)
+    _tell(old, by, Action.TOKEN_ROTATED)
+    return new, plaintext
+
+
+def pin_token(*, by: Actor, token_id: uuid.UUID, node_id: str, node_pk: uuid.UUID) -> bool:
+    """Tie a token to the node of the first heartbeat that uses it. Of many at once, exactly one gets True.
+
+    Runs in the caller's transaction.
+    """
+    require(by, Capability.REPORT)
+    free = NodeToken.objects.filter(pk=token_id, node_pk=None, node_id__in=["", node_id], revoked_at=None)
+    if not free.update(node_id=node_id, node_pk=node_pk):
+        return False
+    _tell(NodeToken.objects.get(pk=token_id), by, Action.TOKEN_PINNED)
+    return True
+
+
+def mark_used(token_ids: list[uuid.UUID]) -> None:
+    """Note that these tokens were used; at most one write a minute for each."""
+    stale = Q(last_used_at=None) | Q(last_used_at__lt=Now() - timedelta(minutes=1))
+    NodeToken.objects.filter(stale, pk__in=token_ids).update(last_used_at=Now())
+
+
+def retire_predecessors(token_ids: list[uuid.UUID]) -> None:
+    """The new token of a rotation was used: its predecessor ends now."""
+    old = NodeToken.objects.filter(successors__in=token_ids, revoked_at=None)
+    for token in list(old):
+        with transaction.atomic():
+            if NodeToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=Now()):
+                _tell(token, Actor.system("rotation"), Action.TOKEN_REVOKED)
+
+
+def _find(token_id: uuid.UUID | str) -> NodeToken:
+    try:
+        return NodeToken.objects.get(pk=uuid.UUID(str(token_id)))
+    except (ValueError, NodeToken.DoesNotExist):
+        raise UnknownToken() from None
+
+
+def _tell(token: NodeToken, by: Actor, action: Action) -> None:
+    detail = {"name": token.name, "prefix": token.prefix, "node_id": token.node_id}
+    audit.record(action, by=by, target=f"token:{token.pk}", detail=detail)
+    live.publish("token", token=token.pk, prefix=token.prefix)
+    live.publish("tokens", token=token.pk)

@@ -1,0 +1,3 @@
+app_name = "tokens"
+urlpatterns: list = []
+api_urlpatterns: list = []
