@@ -6,6 +6,7 @@ import re
 
 MAX_LENGTH = 63
 PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z"
+HINT = "A letter or digit, then up to 62 letters, digits, dots, underscores or hyphens."
 _NODE_ID = re.compile(PATTERN)
 
 

@@ -11,7 +11,7 @@ from django.db.models.functions import Cast, Extract, Now
 from nodes.status import CLOCK_WARNING_SECONDS, LATE_BEATS, LATE_SLACK_SECONDS, Rules, Status
 
 
-def StatusCase(rules: Rules) -> Case:  # noqa: N802 - reads like the expressions it is used among
+def StatusCase(rules: Rules) -> Case:
     """The effective status of a `Node` row, judged by the database's clock."""
     return Case(
         When(last_seen_at__isnull=True, then=Value(Status.UNKNOWN)),

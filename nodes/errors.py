@@ -1,0 +1,17 @@
+"""What can be wrong with a node or its heartbeat."""
+
+from __future__ import annotations
+
+from hyprbox.lib.errors import BodyTooLarge, Forbidden, NotFound
+
+
+class UnknownNode(NotFound):
+    """There is no node by that name."""
+
+
+class NodeTaken(Forbidden):
+    """This node reports with another token already. Create a token for this node, or revoke the other one first."""
+
+
+class InventoryTooLarge(BodyTooLarge):
+    """The inventory is larger than 256 KiB."""

@@ -1,0 +1,394 @@
+"""Group commit: one task with one connection writes the heartbeats of this process.
+
+It takes whatever queued while the previous batch was in flight, at most 256, in one statement; each
+heartbeat is answered after that COMMIT. A batch that fails is retried row by row, so a bad one cannot fail
+its neighbours. When the database does not answer, everybody hears so within two seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+import uuid
+from collections import deque
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import psycopg
+import structlog
+
+from hyprbox.lib import db, live
+from hyprbox.lib.errors import HyprBoxError, InvalidInput, Overloaded, Unavailable
+from nodes import history, services
+from nodes.threads import in_thread
+from nodes.wire import Heartbeat, Inventory, Metrics
+from tokens.cache import TokenCache, VerifiedToken
+from tokens.errors import BadToken
+from tokens.secrets import Presented
+
+MAX_QUEUED = 2048
+MAX_BATCH = 256
+STATEMENT_SECONDS = 1.5
+CONNECT_SECONDS = 1.0
+RETRY_SECONDS = 0.5
+DRAIN_SECONDS = 5.0
+HINT_SECONDS = 0.25
+USE_NOTED_SECONDS = 60.0
+# With a prepared plan the planner would read the whole table of a small fleet for a batch that touches a few rows.
+SESSION = (
+    "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan; SET jit = off; SET lock_timeout = '500ms'"
+)
+
+log = structlog.get_logger(__name__)
+
+
+class Row(msgspec.Struct, gc=False, omit_defaults=True):
+    """One heartbeat as the statement reads it; the names are short because they repeat."""
+
+    node: uuid.UUID
+    cpu: float | None
+    memory: float | None
+    disk: float | None
+    load: float | None
+    rx: float | None
+    tx: float | None
+    version: str
+    seconds: int
+    metrics: Metrics
+    sent: datetime | None = None
+    machine: str | None = None
+    instance: str | None = None
+    beat: int | None = None
+    inventory: Inventory | None = None
+
+
+# Heartbeats of one node within a batch: the last one is the node's state, each one is a row of history, a
+# microsecond apart. Nodes that were removed meanwhile are written nowhere and come back in `gone`.
+_WRITE = """
+WITH beats AS (
+    SELECT * FROM ROWS FROM (jsonb_to_recordset(%s::jsonb) AS (
+        node uuid, cpu float8, memory float8, disk float8, load float8, rx float8, tx float8, version text, seconds integer,
+        metrics jsonb, sent timestamptz, machine text, instance text, beat bigint, inventory jsonb
+    )) WITH ORDINALITY AS r (
+        node, cpu, memory, disk, load, rx, tx, version, seconds, metrics, sent, machine, instance, beat, inventory, ord
+    )
+), written AS (
+    UPDATE nodes_node AS n SET
+        last_seen_at = now(), first_seen_at = COALESCE(n.first_seen_at, now()),
+        cpu_percent = b.cpu, memory_percent = b.memory, disk_percent = b.disk, metrics = b.metrics,
+        agent_version = b.version, interval_seconds = b.seconds,
+        clock_offset_seconds = COALESCE(extract(epoch FROM b.sent - now())::float8, n.clock_offset_seconds),
+        machine_id = COALESCE(b.machine, n.machine_id), instance_id = COALESCE(b.instance, n.instance_id),
+        beat = COALESCE(b.beat, n.beat), inventory = COALESCE(b.inventory, n.inventory),
+        inventory_at = CASE WHEN b.inventory IS NULL THEN n.inventory_at ELSE now() END,
+        region = COALESCE(b.inventory ->> 'region', n.region)
+    FROM (SELECT DISTINCT ON (node) * FROM beats ORDER BY node, ord DESC) AS b
+    WHERE n.id = b.node AND n.removed_at IS NULL
+    RETURNING n.id, n.announced_status
+), kept AS (
+    INSERT INTO nodes_heartbeat (node, at, cpu_percent, memory_percent, disk_percent, load_1, net_rx_bps, net_tx_bps)
+    SELECT node, now() + ord * interval '1 microsecond', cpu, memory, disk, load, rx, tx
+    FROM beats WHERE node IN (SELECT id FROM written)
+)
+SELECT now(), ARRAY(SELECT node::text FROM beats WHERE node NOT IN (SELECT id FROM written)),
+       ARRAY(SELECT id::text FROM written WHERE announced_status IN ('UNKNOWN', 'OFFLINE'))
+"""
+
+
+@dataclass(slots=True, eq=False)
+class Beat:
+    """A heartbeat that was accepted at the door and waits for its COMMIT."""
+
+    node_pk: uuid.UUID
+    heartbeat: Heartbeat
+    inventory: Inventory | None
+    token: VerifiedToken | None
+    answer: asyncio.Future[Written] | None = None
+
+    def row(self) -> Row:
+        beat, m = self.heartbeat, self.heartbeat.metrics
+        return Row(
+            self.node_pk, _real(m.cpu_percent), _real(m.memory_percent), _real(m.disk_percent),
+            _real(m.load_1), _real(m.net_rx_bps), _real(m.net_tx_bps),
+            beat.agent_version, beat.interval_seconds, m,
+            beat.sent_at, beat.machine_id, beat.instance_id, beat.beat, self.inventory,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a COMMIT said: the database's time, and whether agents should slow down."""
+
+    at: datetime
+    is_crowded: bool
+
+
+def _real(value: float | None) -> float | None:
+    """History keeps `real`, which has no numbers between 0 and 1e-37: PostgreSQL would refuse them."""
+    return value if value is None or value > 1e-30 else 0.0
+
+
+class Writer:
+    def __init__(self) -> None:
+        self.tokens = TokenCache()
+        self._beats: deque[Beat] = deque()
+        self._lookups: list[tuple[Presented, asyncio.Future[VerifiedToken | BadToken]]] = []
+        self._conn: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._away_until = 0.0
+        self._is_draining = False
+        self._errands = _Errands()
+        self._changed: set[uuid.UUID] = set()
+        self._hinted_at = 0.0
+
+    async def submit(self, beat: Beat) -> Written:
+        """Returns after COMMIT. Raises `Overloaded` at once when the queue is full, `Unavailable`, `BadToken`."""
+        if len(self._beats) >= MAX_QUEUED:
+            raise Overloaded()
+        beat.answer = self._ask()
+        self._beats.append(beat)
+        return await beat.answer
+
+    async def look_up(self, presented: Presented) -> VerifiedToken | BadToken:
+        """The token from the database, many in one statement."""
+        if len(self._lookups) >= MAX_QUEUED:
+            raise Overloaded()
+        answer = self._ask()
+        self._lookups.append((presented, answer))
+        return await answer
+
+    async def drain(self) -> None:
+        """Write what is queued, then take nothing more."""
+        self._is_draining = True
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while (self._beats or self._lookups) and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        task, self._task = self._task, None
+        if task is not None and not task.done() and task.get_loop() is asyncio.get_running_loop():
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await self._errands.finish()
+        self._is_draining = False
+
+    def _ask(self) -> asyncio.Future[Any]:
+        loop = asyncio.get_running_loop()
+        if self._is_draining:
+            raise Unavailable("The server is stopping; try again.")
+        if time.monotonic() < self._away_until:
+            raise Unavailable()
+        if self._task is None or self._task.done() or self._task.get_loop() is not loop:
+            self._wake, self._conn, self._hinted_at = asyncio.Event(), None, 0.0
+            self._beats.clear()
+            self._lookups.clear()
+            self._task = loop.create_task(self._run(), name="heartbeats")
+        self._wake.set()
+        return loop.create_future()
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                try:
+                    await self._work(await self._connected())
+                except (psycopg.OperationalError, psycopg.InterfaceError, OSError, TimeoutError) as error:
+                    log.warning("heartbeats.database_away", error=str(error))
+                    await self._give_up()
+        finally:
+            await self._disconnect()
+
+    async def _work(self, conn: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
+        while self._lookups or self._beats:
+            if self._lookups:
+                await self._answer_lookups(conn)
+            if self._beats:
+                await self._write_batch(conn)
+            await self._hint(conn)
+        await self._hint(conn)
+
+    async def _connected(self) -> psycopg.AsyncConnection[tuple[Any, ...]]:
+        if self._conn is None or self._conn.closed:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                self._conn = await db.async_connect(application_name="hyprbox-heartbeats")
+                await self._conn.execute(SESSION)
+        return self._conn
+
+    async def _answer_lookups(self, conn: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
+        asked, self._lookups = self._lookups, []
+        try:
+            with self._limit(conn):
+                found = await self.tokens.resolve(conn, [presented for presented, _ in asked])
+        except psycopg.Error:
+            _fail([answer for _, answer in asked], Unavailable())
+            raise
+        for (_, answer), token in zip(asked, found, strict=True):
+            if not answer.done():
+                answer.set_result(token)
+
+    async def _write_batch(self, conn: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
+        batch = [self._beats.popleft() for _ in range(min(MAX_BATCH, len(self._beats)))]
+        try:
+            await self._write(conn, batch)
+        except psycopg.Error as error:
+            if conn.closed:
+                _fail([beat.answer for beat in batch], Unavailable())
+                raise
+            log.warning("heartbeats.batch_failed", size=len(batch), error=str(error))
+            if _lacks_partition(error):
+                await in_thread(history.make_partitions)
+            await self._write_one_by_one(conn, batch)
+
+    async def _write_one_by_one(self, conn: psycopg.AsyncConnection[tuple[Any, ...]], batch: list[Beat]) -> None:
+        deadline = time.monotonic() + STATEMENT_SECONDS
+        for index, beat in enumerate(batch):
+            try:
+                if time.monotonic() > deadline:
+                    raise Unavailable()
+                await self._write(conn, [beat])
+            except Unavailable as error:
+                _fail([beat.answer], error)
+            except psycopg.Error as error:
+                log.warning("heartbeats.row_failed", node=str(beat.node_pk), error=str(error))
+                _fail([beat.answer], _blame(error))
+                if conn.closed:
+                    _fail([late.answer for late in batch[index:]], Unavailable())
+                    raise
+
+    async def _write(self, conn: psycopg.AsyncConnection[tuple[Any, ...]], batch: list[Beat]) -> None:
+        rows = _encode([beat.row() for beat in batch])
+        with self._limit(conn):
+            cursor = await conn.execute(_WRITE, (rows.decode(),), binary=True)
+            found = await cursor.fetchone()
+        assert found is not None  # the statement always has one row
+        at, gone, woken = found
+        written = Written(at, len(self._beats) > MAX_QUEUED // 2)
+        for beat in batch:
+            answer = beat.answer
+            if answer is None or answer.done():
+                continue
+            if gone and str(beat.node_pk) in gone:
+                answer.set_exception(BadToken())
+            else:
+                answer.set_result(written)
+        self._changed.update(beat.node_pk for beat in batch)
+        self._errands.note(batch, woken)
+
+    async def _hint(self, conn: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
+        """Tell the viewers which nodes changed, at most four times a second."""
+        if not self._changed:
+            return
+        wait = self._hinted_at + HINT_SECONDS - time.monotonic()
+        if wait > 0:
+            asyncio.get_running_loop().call_later(wait, self._wake.set)
+            return
+        changed, self._changed = self._changed, set()
+        self._hinted_at = time.monotonic()
+        few = [str(pk) for pk in changed] if len(changed) <= services.HINT_NODES else None
+        with self._limit(conn):
+            await conn.execute("SELECT pg_notify(%s, %s)", (live.CHANNEL, live.payload("nodes", node=few)))
+
+    @contextlib.contextmanager
+    def _limit(self, conn: psycopg.AsyncConnection[tuple[Any, ...]]) -> Any:
+        """Cut the wire when a statement takes too long: a database that hangs does not hear a polite cancel."""
+        timer = asyncio.get_running_loop().call_later(STATEMENT_SECONDS, _cut, conn)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    async def _give_up(self) -> None:
+        """The database is away: everybody who waits hears so, and for a moment nobody is let in to wait."""
+        self._away_until = time.monotonic() + RETRY_SECONDS
+        beats, self._beats = list(self._beats), deque()
+        lookups, self._lookups = self._lookups, []
+        _fail([beat.answer for beat in beats], Unavailable())
+        _fail([answer for _, answer in lookups], Unavailable())
+        await self._disconnect()
+
+    async def _disconnect(self) -> None:
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            with contextlib.suppress(psycopg.Error, OSError):
+                await conn.close()
+
+
+class _Errands:
+    """What may follow a little later than the COMMIT: status flips, when tokens were used. On a thread, one at a time."""
+
+    def __init__(self) -> None:
+        self._woken: set[str] = set()
+        self._used: set[uuid.UUID] = set()
+        self._successors: set[uuid.UUID] = set()
+        self._noted: dict[uuid.UUID, float] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def note(self, batch: list[Beat], woken: list[str]) -> None:
+        now = time.monotonic()
+        for beat in batch:
+            token = beat.token
+            if token is not None and self._noted.get(token.id, 0.0) < now:
+                self._noted[token.id] = now + USE_NOTED_SECONDS
+                self._used.add(token.id)
+                if token.replaces is not None:
+                    self._successors.add(token.id)
+        self._woken.update(woken)
+        if (self._woken or self._used) and (self._task is None or self._task.done()):
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="heartbeat-errands")
+
+    async def finish(self) -> None:
+        task, self._task = self._task, None
+        if task is not None and not task.done() and task.get_loop() is asyncio.get_running_loop():
+            await asyncio.wait([task], timeout=DRAIN_SECONDS)
+
+    async def _run(self) -> None:
+        while self._woken or self._used:
+            woken, self._woken = self._woken, set()
+            used, self._used = self._used, set()
+            successors, self._successors = self._successors, set()
+            try:
+                if woken:
+                    await in_thread(services.announce_flips, [uuid.UUID(pk) for pk in woken])
+                if used:
+                    await in_thread(services.note_token_use, list(used), list(successors))
+            except Unavailable as error:  # the worker's next round announces the flips; a use is noted again
+                log.warning("heartbeats.errand_failed", error=str(error))
+            if len(self._noted) > 100_000:
+                self._noted.clear()
+            await asyncio.sleep(HINT_SECONDS)
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def _fail(answers: list[Any], error: HyprBoxError) -> None:
+    for answer in answers:
+        if answer is not None and not answer.done():
+            answer.set_exception(error)
+
+
+def _lacks_partition(error: psycopg.Error) -> bool:
+    return isinstance(error, psycopg.errors.CheckViolation) and error.diag.table_name == history.HEARTBEATS.table
+
+
+def _blame(error: psycopg.Error) -> HyprBoxError:
+    """The sender's fault when its values do not fit, else a moment's."""
+    if isinstance(error, psycopg.DataError | psycopg.IntegrityError):
+        return InvalidInput("The database cannot store these values.")
+    return Unavailable()
+
+
+def _cut(conn: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
+    with contextlib.suppress(OSError, psycopg.Error):
+        wire = socket.socket(fileno=os.dup(conn.fileno()))
+        with wire:
+            wire.shutdown(socket.SHUT_RDWR)
+
+
+writer = Writer()
