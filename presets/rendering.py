@@ -57,6 +57,12 @@ def render(preset: Preset, values: Mapping[str, object]) -> Rendered:
     )
 
 
+def skeleton(preset: Preset) -> str:
+    """The script with every value left empty: what ShellCheck looks at."""
+    secrets = [variable.name for variable in preset.variables if variable.type == "secret_ref"]
+    return _script(preset, {each.name: "" for each in preset.variables if each.name not in secrets}, secrets)
+
+
 def quote(value: str) -> str:
     """A value as one bash word. Single quotes always: nothing between them means anything to bash."""
     return "'" + value.replace("'", "'\\''") + "'"

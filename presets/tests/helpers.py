@@ -38,6 +38,7 @@ def run(
     path.write_bytes(script)
     return subprocess.run(
         ["bash", str(path), *arguments],
+        check=False,
         capture_output=True,
         stdin=subprocess.DEVNULL,
         env=ENVIRONMENT if env is None else env,

@@ -23,7 +23,15 @@ NASTY = [
 
 def canaries(folder: Path) -> list[str]:
     touch = f"touch {folder}/canary-$RANDOM"
-    return [f"$({touch})", f"`{touch}`", f"'; {touch}; '", f'"; {touch}; "', f"\n{touch}\n", f"a[$({touch})]", f"| {touch}"]
+    return [
+        f"$({touch})",
+        f"`{touch}`",
+        f"'; {touch}; '",
+        f'"; {touch}; "',
+        f"\n{touch}\n",
+        f"a[$({touch})]",
+        f"| {touch}",
+    ]
 
 
 def random_value(chance: random.Random, folder: Path) -> str:
@@ -31,7 +39,9 @@ def random_value(chance: random.Random, folder: Path) -> str:
     if chance.random() < 0.3:
         pieces.insert(chance.randint(0, len(pieces)), chance.choice(canaries(folder)))
     if chance.random() < 0.2:
-        pieces.append("".join(chr(chance.choice([*range(1, 0xD800), *range(0xE000, 0x3000)] or [65])) for _ in range(3)))
+        pieces.append(
+            "".join(chr(chance.choice([*range(1, 0xD800), *range(0xE000, 0x3000)] or [65])) for _ in range(3))
+        )
     return "".join(pieces)
 
 
