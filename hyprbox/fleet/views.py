@@ -1,0 +1,97 @@
+"""The fleet's pages: overview, one node, live. They show nodes beside jobs and presets, so they are on the roof."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.paginator import Page
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils import timezone
+from django.views.decorators.http import require_safe
+
+from hyprbox.fleet import feed, figures, sentences, state
+from hyprbox.fleet.state import COLOURS, PAGE_SIZES, SORTS, Wanted
+from hyprbox.lib import pages
+from hyprbox.lib.pages import Crumb
+from jobs import selectors as jobs
+from jobs import summary
+from nodes import selectors, series
+from nodes.series import Range
+from presets import selectors as presets
+
+CHART_RANGES = (Range.HOUR, Range.DAY, Range.WEEK)
+
+
+@require_safe
+def overview(request: HttpRequest) -> HttpResponse:
+    """The whole fleet: one sentence, the figures, who needs someone now, and every node."""
+    fleet = state.fleet_state(pages.actor_of(request))
+    if not fleet.counts.total:
+        return pages.show(request, "nodes/empty.html", {}, nav="fleet", crumbs=(Crumb("Fleet"),), topics=("first",))
+    wanted = Wanted.of(request.GET, fleet.counts.total)
+    if pages.is_fragment(request):
+        response = render(request, "nodes/_nodes.html", _listing(request, wanted))
+        response["HX-Push-Url"] = _address(request)
+        return response
+    history = series.fleet_history(wanted.range, node_count=fleet.counts.total)
+    context = {"fleet": fleet, "chart": figures.fleet_chart(history), "charts": True, "ranges": CHART_RANGES}
+    context |= {"sorts": SORTS, "facets": selectors.facets(), **_listing(request, wanted)}
+    topics = ("fleet", wanted.topic)
+    return pages.show(request, "nodes/overview.html", context, nav="fleet", crumbs=(Crumb("Fleet"),), topics=topics)
+
+
+def _listing(request: HttpRequest, wanted: Wanted) -> dict[str, Any]:
+    page: Page[Any] = pages.page_of(request, selectors.list_nodes(wanted.filter), PAGE_SIZES[wanted.view])
+    cards = selectors.cards(page.object_list)  # type: ignore[arg-type]
+    groups = state.groups_of(cards, COLOURS[wanted.colour]) if wanted.view == "map" else []
+    return {"wanted": wanted, "page": page, "cards": cards, "groups": groups, **state.CHOICES}
+
+
+def _address(request: HttpRequest) -> str:
+    """This address without empty parameters."""
+    query = request.GET.copy()
+    for name in [name for name, value in query.items() if not value]:
+        del query[name]
+    return f"{request.path}?{query.urlencode()}" if query else request.path
+
+
+@require_safe
+def node(request: HttpRequest, node_id: str) -> HttpResponse:
+    """One node: is it well, since when, which figure is the cause."""
+    actor = pages.actor_of(request)
+    detail, row = selectors.node_detail(node_id), selectors.find_node(node_id)
+    chosen = Range(request.GET["range"]) if request.GET.get("range") in Range.values else Range.DAY
+    recent = jobs.jobs_of_node(by=actor, node_pk=row.pk, limit=8)
+    context = {
+        **node_context(detail, chosen),
+        "recent": [summary.of(job, timezone.now()) for job in recent],
+        "activity": selectors.activity(row, limit=30),
+        "presets": presets.list_presets(),
+        "charts": True,
+    }
+    crumbs = (Crumb("Fleet", "/"), Crumb(node_id, is_mono=True))
+    topics = (f"node-{row.pk}-{chosen.value}",)
+    return pages.show(request, "nodes/detail.html", context, nav="fleet", crumbs=crumbs, topics=topics)
+
+
+def node_context(detail: selectors.NodeDetail, chosen: Range) -> dict[str, Any]:
+    """What the live parts of a node's page need; its stream renders the same."""
+    history = series.node_history(detail.card.pk, chosen)
+    return {
+        "detail": detail,
+        "card": detail.card,
+        "lead": sentences.node_lead(detail.card),
+        "range": chosen,
+        "ranges": tuple(Range),
+        "metrics": figures.node_metrics(detail, history),
+        "facts": figures.node_facts(detail),
+    }
+
+
+@require_safe
+def live(request: HttpRequest) -> HttpResponse:
+    """What happens, as it happens: heartbeats, changes of status, jobs."""
+    actor = pages.actor_of(request)
+    context = {"lines": feed.recent(actor), "pace": feed.pace(actor), "kinds": feed.KINDS}
+    return pages.show(request, "live/live.html", context, nav="live", crumbs=(Crumb("Live"),), topics=("feed",))
