@@ -12,6 +12,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,7 @@ from hyprbox.lib import signing  # noqa: E402
 
 BCryptSHA256PasswordHasher.rounds = 4  # the real cost would take half of a test run
 signing.create_key(settings.HYPRBOX_SIGNING_KEY_FILE)
+settings.STATIC_ROOT.mkdir(parents=True, exist_ok=True)
 
 
 @pytest.fixture(scope="session")
@@ -98,3 +100,65 @@ def postgres() -> Iterator[EmbeddedPostgres]:
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(postgres: EmbeddedPostgres) -> None:
     """pytest-django's hook before it makes the test database: by then the cluster must run."""
+
+
+# --- the cast ---
+
+from django.utils import timezone  # noqa: E402
+
+from accounts.models import User  # noqa: E402
+from hyprbox.lib.actors import Role  # noqa: E402
+from nodes.models import Node  # noqa: E402
+from tests import factories  # noqa: E402
+from tests.client import ApiClient  # noqa: E402
+
+
+@pytest.fixture
+def ada(db: None) -> User:
+    """An admin."""
+    return factories.make_user("ada", Role.ADMIN)
+
+
+@pytest.fixture
+def otto(db: None) -> User:
+    """An operator."""
+    return factories.make_user("otto", Role.OPERATOR)
+
+
+@pytest.fixture
+def vera(db: None) -> User:
+    """A viewer."""
+    return factories.make_user("vera", Role.VIEWER)
+
+
+@pytest.fixture
+def mallory(db: None) -> User:
+    """An operator who was deactivated."""
+    return factories.make_user("mallory", Role.OPERATOR, is_active=False)
+
+
+@pytest.fixture
+def web_1(db: None) -> Node:
+    """A node that is online."""
+    now = timezone.now()
+    figures = {"cpu_percent": 12.5, "memory_percent": 40.0, "disk_percent": 55.0}
+    return factories.make_node("web-1", first_seen_at=now, last_seen_at=now, tags=["web"], **figures)
+
+
+@pytest.fixture
+def db_1(db: None) -> Node:
+    """A node that was silent for a day."""
+    day_ago = timezone.now() - timedelta(days=1)
+    return factories.make_node("db-1", first_seen_at=day_ago, last_seen_at=day_ago, tags=["db"])
+
+
+@pytest.fixture
+def new_1(db: None) -> Node:
+    """A node that was never seen."""
+    return factories.make_node("new-1")
+
+
+@pytest.fixture
+def api() -> ApiClient:
+    """The API as anybody: `api.by(user)` and `api.agent(token)` act as somebody."""
+    return ApiClient()
