@@ -1,0 +1,79 @@
+"""Pages of the roof: their addresses, error pages, the palette, the style guide."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+from django.urls import URLPattern, URLResolver, include, path
+from django.views.decorators.http import require_safe
+
+from hyprbox import finding, styleguide, token_pages
+from hyprbox.fleet import views as fleet
+from hyprbox.lib import pages
+from hyprbox.lib.errors import Forbidden, HyprBoxError, InvalidInput, NotFound
+from hyprbox.lib.middleware import error_response
+from hyprbox.lib.pages import Crumb
+
+
+@require_safe
+def palette(request: HttpRequest) -> HttpResponse:
+    """Find a node, a job or a preset: a fragment for the palette, a page without JavaScript."""
+    q = request.GET.get("q", "").replace("\0", "").strip()[:120]
+    context = {"q": q, "found": finding.find(q, by=pages.actor_of(request))}
+    if pages.is_fragment(request):
+        return render(request, "partials/_palette_found.html", context)
+    return pages.show(request, "palette.html", context, crumbs=(Crumb("Find or run"),))
+
+
+def events_unavailable(request: HttpRequest) -> HttpResponse:
+    """The stream itself is mounted before Django; this names its address and answers under a plain WSGI server."""
+    return HttpResponse(status=406)
+
+
+def api_not_found(request: HttpRequest) -> HttpResponse:
+    error = NotFound("There is no such address in this API.")
+    return JsonResponse(error.as_dict(), status=error.status)
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return error_response(request, InvalidInput("The request cannot be understood."))
+
+
+def forbidden(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return error_response(request, Forbidden())
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    return error_response(request, NotFound())
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """The form's token is missing or old: most often a page that was open for too long."""
+    return error_response(request, Forbidden("This form was open for too long. Go back, reload the page and try again."))
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """The last resort, outside of every middleware: uses nothing that could fail again."""
+    return error_response(request, HyprBoxError())
+
+
+_fleet: list[URLPattern | URLResolver] = [
+    path("", fleet.overview, name="overview"),
+    path("nodes/<str:node_id>/", fleet.node, name="detail"),
+]
+_tokens: list[URLPattern | URLResolver] = [
+    path("settings/tokens/", token_pages.token_list, name="list"),
+    path("settings/tokens/<uuid:token_id>/revoke/", token_pages.revoke, name="revoke"),
+]
+urlpatterns: list[Any] = [
+    path("", include((_fleet, "nodes"))),
+    path("", include((_tokens, "tokens"))),
+    path("live/", fleet.live, name="live"),
+    path("palette/", palette, name="palette"),
+    path("events/", events_unavailable, name="events"),
+]
+if settings.DEBUG:
+    urlpatterns.append(path("styleguide/", styleguide.page, name="styleguide"))
