@@ -81,6 +81,10 @@ class EmbeddedPostgres:
             self._join_users()
         return self.url
 
+    def has_died(self) -> bool:
+        """Whether there is no server process at all. Cheap enough to ask every second."""
+        return self._postmaster() is None
+
     def is_running(self) -> bool:
         """Whether it answers: neither a pid file nor a pid says so."""
         try:
@@ -97,11 +101,16 @@ class EmbeddedPostgres:
                 self._stop("fast")
                 self._end_leftovers()
 
-    def release(self) -> None:
-        """Stop unless another process uses it too; for commands that started it only for themselves."""
-        self._leave_users()
-        with suppress(BlockingIOError), _flock(self._users_path, fcntl.LOCK_EX | fcntl.LOCK_NB):
-            self.stop()
+    @contextmanager
+    def borrowed(self) -> Iterator[str]:
+        """Started if need be, and stopped at the end unless another process uses it too; yields the URL."""
+        url = self.start()
+        try:
+            yield url
+        finally:
+            self._leave_users()
+            with suppress(BlockingIOError), _flock(self._users_path, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                self.stop()
 
     def destroy(self) -> None:
         """Stop, and remove every trace, the data included."""

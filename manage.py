@@ -1,0 +1,42 @@
+#!/usr/bin/env python
+"""HyprBox's management commands. Without DATABASE_URL they use, and if need be start, the embedded PostgreSQL."""
+
+import os
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036 - for those who start it with an older one by hand
+    sys.exit("HyprBox needs Python 3.11 or newer; this is {}.{}.".format(*sys.version_info[:2]))
+
+from contextlib import AbstractContextManager, nullcontext
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import execute_from_command_line
+
+from hyprbox.lib.postgres import EmbeddedPostgres, PostgresUnavailable
+from hyprbox.management.commands import up
+
+# Starting a database for these would only cost time.
+_NEEDS_NO_DATABASE = {"", "help", "version", "--help", "--version", "-h", "check", "collectstatic", "spectacular"}
+
+
+def _database(command: str) -> AbstractContextManager[object]:
+    if command in _NEEDS_NO_DATABASE or os.environ.get("DATABASE_URL"):
+        return nullcontext()
+    return EmbeddedPostgres(settings.HYPRBOX_VAR_DIR).borrowed()
+
+
+def main() -> None:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "hyprbox.settings")
+    command = sys.argv[1] if len(sys.argv) > 1 else ""
+    if command == "up":  # it makes what the settings need, so it runs before they load
+        sys.exit(up.main(sys.argv[2:]))
+    try:
+        with _database(command):
+            execute_from_command_line(sys.argv)
+    except (ImproperlyConfigured, PostgresUnavailable) as error:
+        sys.exit(f"manage.py: {error}")
+
+
+if __name__ == "__main__":
+    main()
