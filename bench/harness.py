@@ -1,0 +1,73 @@
+"""What every benchmark gets and gives back."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyprbox.lib.postgres import EmbeddedPostgres
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Result:
+    """One measured figure. `bar` is what it has to reach (None: told for information), in words in `bar_text`."""
+
+    name: str
+    value: float
+    unit: str
+    bar: float | None = None
+    met: bool | None = None
+    bar_text: str = ""
+
+    def as_dict(self) -> dict[str, object]:
+        return {"name": self.name, "value": self.value, "unit": self.unit, "bar": self.bar, "met": self.met}
+
+
+def at_least(name: str, value: float, unit: str, bar: float) -> Result:
+    return Result(name, value, unit, bar, value >= bar, f"≥ {bar:g}")
+
+
+def at_most(name: str, value: float, unit: str, bar: float) -> Result:
+    return Result(name, value, unit, bar, value <= bar, f"≤ {bar:g}")
+
+
+def figure(name: str, value: float, unit: str) -> Result:
+    """Without a bar: what helps to read the others."""
+    return Result(name, value, unit)
+
+
+@dataclass(frozen=True)
+class Context:
+    """The surroundings of one run: a PostgreSQL as safe as in production, and a folder for scratch files."""
+
+    postgres: EmbeddedPostgres
+    folder: Path
+    say: Callable[[str], None]
+
+    def environment(self, database_url: str, **more: str) -> dict[str, str]:
+        """The environment in which to start HyprBox' own processes."""
+        return {
+            **os.environ,
+            "DATABASE_URL": database_url,
+            "DJANGO_SETTINGS_MODULE": "hyprbox.settings",
+            "HYPRBOX_VAR_DIR": str(self.folder),
+            "HYPRBOX_SECRET_KEY": "only-for-benchmarks-0123456789-abcdefghijklmnopqrstuvwxyz",
+            "PYTHONPATH": str(ROOT),
+            **more,
+        }
+
+    def new_database(self, name: str, *, migrated: bool = True) -> str:
+        """The URL of a new database, with HyprBox' tables unless told otherwise."""
+        self.postgres.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        self.postgres.execute(f'CREATE DATABASE "{name}" OWNER hyprbox')
+        url = self.postgres.url.replace("/hyprbox?", f"/{name}?")
+        if migrated:
+            command = [sys.executable, "manage.py", "migrate", "--verbosity", "0"]
+            subprocess.run(command, cwd=ROOT, env=self.environment(url), check=True)
+        return url
