@@ -63,6 +63,13 @@ def skeleton(preset: Preset) -> str:
     return _script(preset, {each.name: "" for each in preset.variables if each.name not in secrets}, secrets)
 
 
+def sketch(preset: Preset, values: Mapping[str, str]) -> str:
+    """The script as it would look with values that may still be wrong: for reading only, it is never run."""
+    secrets = sorted(variable.name for variable in preset.variables if variable.type == "secret_ref")
+    shown = {each.name: values.get(each.name, "") for each in preset.variables if each.name not in secrets}
+    return _script(preset, shown, secrets)
+
+
 def quote(value: str) -> str:
     """A value as one bash word. Single quotes always: nothing between them means anything to bash."""
     return "'" + value.replace("'", "'\\''") + "'"

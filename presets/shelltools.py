@@ -14,7 +14,7 @@ from presets import lint, rendering
 from presets.documents import Preset
 from presets.lint import ERROR, WARNING, Finding
 
-_BASH_LINE = re.compile(r"^bash: line (\d+): (.*)$", re.MULTILINE)
+_BASH_LINE = re.compile(r"^\S*bash: line (\d+): (.*)$", re.MULTILINE)
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
 _TIMEOUT_SECONDS = 30
 
