@@ -51,7 +51,7 @@ def _run_all(names: list[str], context: Context) -> tuple[list[Result], bool]:
         _say(f"--- {name}")
         try:
             results += _module(name).run(context)
-        except Exception:  # one that breaks must not hide the figures of the others
+        except Exception:  # noqa: BLE001 - one that breaks must not hide the figures of the others
             traceback.print_exc()
             all_ran = False
         _say(f"    {time.monotonic() - started:.0f} s")
