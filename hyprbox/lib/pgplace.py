@@ -63,7 +63,7 @@ class Account:
         """Whether this account may pass through the directory and everything above it that exists."""
         if not self.lent:
             return True
-        return all(self._may_search(step) for step in (directory, *directory.parents) if step.exists())
+        return all(self._may_search(step) for step in (directory, *directory.parents) if step.is_dir())
 
     def _may_search(self, directory: Path) -> bool:
         info = directory.stat()

@@ -165,7 +165,7 @@ class EmbeddedPostgres:
         flags += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         if self._settings["fsync"] == "off":
             flags.append("--no-sync")
-        answer = place.account.run(programs_for(place) / "initdb", "-D", fresh, *flags, cwd=place.root)
+        answer = place.account.run(programs_for(place) / "initdb", "-D", fresh.name, *flags, cwd=place.root)
         if answer.returncode:
             raise PostgresUnavailable(f"PostgreSQL could not be set up in {place.root}: {_last_line(answer.stderr)}")
         fresh.rename(place.data)
@@ -193,7 +193,7 @@ class EmbeddedPostgres:
         place = self.place
         if place.log.exists() and place.log.stat().st_size > _LOG_LIMIT_BYTES:
             place.log.replace(place.log.with_suffix(".log.1"))
-        answer = self._pg_ctl("start", "-w", "-t", str(_START_SECONDS), "-l", str(place.log))
+        answer = self._pg_ctl("start", "-w", "-t", str(_START_SECONDS), "-l", place.log.name)
         if answer.returncode or not self.is_running():
             why = _last_line(place.log.read_text(errors="replace")) if place.log.exists() else answer.stderr
             raise PostgresUnavailable(f"PostgreSQL did not start ({why.strip()}); its log is {place.log}")
@@ -214,7 +214,8 @@ class EmbeddedPostgres:
     def _pg_ctl(self, action: str, *flags: str) -> Any:
         place = self.place
         program = programs_for(place) / "pg_ctl"
-        return place.account.run(program, action, "-D", place.data, *flags, cwd=place.root)
+        # Relative paths: pg_ctl builds a shell command of them, and quotes none.
+        return place.account.run(program, action, "-D", place.data.name, *flags, cwd=place.root)
 
     # --- stopping, and what a kill -9 left behind ---
 
