@@ -16,7 +16,7 @@ from nodes.models import Node
 class JobQuerySet(models.QuerySet["Job"]):
     def light(self) -> JobQuerySet:
         """Without what a list never shows."""
-        return self.defer("script", "payload", "signature", "variables", "phases", "late_result")
+        return self.defer("script", "payload", "signature", "variables", "late_result")
 
     def newest_first(self) -> JobQuerySet:
         return self.order_by("-created_at", "-id")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterable
 from datetime import datetime
@@ -45,6 +46,33 @@ def list_jobs(
     if since:
         jobs = jobs.filter(created_at__gte=since)
     return jobs
+
+
+def find_jobs(*, by: Actor, q: str) -> QuerySet[Job]:
+    """Jobs whose preset, node or id holds each word of `q`, newest first."""
+    jobs = list_jobs(by=by)
+    for word in q.split():
+        matches = Q(preset__icontains=word) | Q(preset_title__icontains=word) | Q(node__node_id__icontains=word)
+        if re.fullmatch(r"[0-9a-fA-F-]{4,36}", word):
+            matches |= Q(id__startswith=word.lower())
+        jobs = jobs.filter(matches)
+    return jobs
+
+
+def jobs_by_id(*, by: Actor, job_ids: Iterable[uuid.UUID | str]) -> list[Job]:
+    """Those of these jobs that exist, newest first."""
+    return list(list_jobs(by=by).filter(pk__in=list(job_ids)))
+
+
+def people(*, by: Actor) -> list[str]:
+    """Everybody who has queued a job."""
+    require(by, Capability.VIEW_FLEET)
+    return list(Job.objects.order_by("created_by").values_list("created_by", flat=True).distinct()[:50])
+
+
+def runs_of_preset(*, by: Actor, job: Job, limit: int = 5) -> list[Job]:
+    """The latest other jobs with the same preset."""
+    return list(list_jobs(by=by, preset=job.preset).exclude(pk=job.pk)[:limit])
 
 
 def jobs_of_node(*, by: Actor, node_pk: uuid.UUID, limit: int = 20) -> list[Job]:

@@ -1,9 +1,17 @@
 from django.urls import path
 
-from jobs import agent_api, api
+from jobs import agent_api, api, views
 
 app_name = "jobs"
-urlpatterns: list = []
+urlpatterns = [
+    path("jobs/", views.job_list, name="list"),
+    path("jobs/<uuid:job_id>/", views.detail, name="detail"),
+    path("jobs/<uuid:job_id>/cancel/", views.cancel, name="cancel"),
+    path("jobs/<uuid:job_id>/retry/", views.retry, name="retry"),
+    path("jobs/new/<slug:name>/targets/", views.targets, name="targets"),
+    path("jobs/new/<slug:name>/confirm/", views.confirm, name="confirm"),
+    path("jobs/new/<slug:name>/", views.run, name="run"),
+]
 api_urlpatterns = [
     path("jobs", api.JobList.as_view()),
     path("jobs/batches", api.BatchList.as_view()),

@@ -37,7 +37,7 @@ def highlight(source: str, *, bad: Collection[int] = (), marked: Collection[int]
     rows = []
     for number, line in enumerate(_lines(source), 1):
         extra = (" bad" if number in bad else "") + (" hl" if number in marked else "")
-        rows.append(f'<span class="l{extra}">{line}</span>')
+        rows.append(f'<span class="l{extra}" id="L{number}">{line}</span>')
     return mark_safe("".join(rows))
 
 

@@ -16,7 +16,7 @@ let wasLost = false;
 let timer = 0;
 let lastDataAt = new Date();
 
-const setConnection = (state) => {
+export const setConnection = (state) => {
   const isUp = state === 'ok';
   $$('.conn').forEach((mark) => { mark.dataset.s = state; mark.textContent = isUp ? 'Live' : 'Reconnecting'; });
   $$('[data-live]').forEach((part) => part.classList.toggle('is-stale', !isUp));
@@ -46,6 +46,9 @@ const replace = (id, html) => {
   document.dispatchEvent(new CustomEvent('hb:replaced', { detail: next }));
   return true;
 };
+
+/** Takes a fragment over at the next flush. */
+export const apply = (id, html) => { lastDataAt = new Date(); queue.set(id, html); soon(); };
 
 const countFresh = () => fresh.forEach((ids, list) => {
   const button = $(`[data-new="${CSS.escape(list)}"]`);

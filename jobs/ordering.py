@@ -1,0 +1,145 @@
+"""From a preset's form to queued jobs: what was chosen so far, and what lists are asked for."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.db.models import QuerySet
+from django.http import QueryDict
+from django.urls import reverse
+from django.utils import timezone
+
+from hyprbox.lib.actors import Actor, Capability, require
+from hyprbox.lib.errors import InvalidInput
+from jobs import selectors, services
+from jobs.models import Job
+from jobs.states import Mode, Status
+from nodes import selectors as nodes
+from nodes.selectors import NodeCard, NodeFilter
+from presets import inputs
+from presets import selectors as presets
+from presets.documents import Preset
+from presets.inputs import Preview
+
+MAX_LISTED = 1000
+SINCE = {"24h": timedelta(hours=24), "7d": timedelta(days=7)}
+
+
+def wanted_jobs(query: QueryDict) -> dict[str, str]:
+    """The filters of the job list, cleaned."""
+    wanted = {name: query.get(name, "").replace("\0", "").strip()[:254] for name in ("q", "node", "who", "when", "batch")}
+    status = query.get("status", "").upper()
+    wanted["status"] = status if status in Status.values else ""
+    return wanted
+
+
+def listed(wanted: dict[str, str], *, by: Actor) -> QuerySet[Job]:
+    """The jobs that a list's address asks for, newest first."""
+    since = SINCE.get(wanted["when"])
+    jobs = selectors.list_jobs(
+        by=by,
+        status=[wanted["status"]] if wanted["status"] else [],
+        node_id=wanted["node"],
+        batch=_uuid(wanted["batch"]),
+        created_by=wanted["who"],
+        since=timezone.now() - since if since else None,
+    )
+    return jobs & selectors.find_jobs(by=by, q=wanted["q"]) if wanted["q"] else jobs
+
+
+def _uuid(text: str) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An order on its way through the steps; each step's form carries all of it."""
+
+    preset: Preset
+    preview: Preview
+    node_ids: list[str]
+    mode: str
+    confirm: str
+    key: str
+    cards: list[NodeCard]
+
+    @classmethod
+    def of(cls, data: QueryDict, *, name: str, by: Actor) -> Draft:
+        """Raises `Forbidden` for viewers, `UnknownPreset`."""
+        require(by, Capability.RUN_JOBS)
+        preset = presets.find_preset(name)
+        preview = inputs.preview(preset, inputs.read_values(preset, data.dict()))
+        mode = data.get("mode", "")
+        return cls(
+            preset=preset,
+            preview=preview,
+            node_ids=list(dict.fromkeys(node for node in data.getlist("node") if node)),
+            mode=mode if mode in Mode.values and (mode != Mode.CHECK or preset.check) else Mode.APPLY,
+            confirm=data.get("confirm", "").strip(),
+            key=data.get("key", "") or str(uuid.uuid4()),
+            cards=nodes.cards(nodes.list_nodes(NodeFilter(ordering="status"))[:MAX_LISTED]),
+        )
+
+    @property
+    def chosen(self) -> list[NodeCard]:
+        return [card for card in self.cards if card.node_id in self.node_ids]
+
+    @property
+    def absent(self) -> list[NodeCard]:
+        """Chosen nodes that will run it only when they are back."""
+        return [card for card in self.chosen if not card.is_fresh]
+
+    @property
+    def tags(self) -> list[tuple[str, int]]:
+        """(tag, how many nodes have it), the most used first."""
+        counted: dict[str, int] = {}
+        for card in self.cards:
+            for tag in [*card.tags, *([card.group] if card.group else [])]:
+                counted[tag] = counted.get(tag, 0) + 1
+        return sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:12]
+
+    @property
+    def problem(self) -> str:
+        """What keeps it from being confirmed; empty when nothing does."""
+        if not self.node_ids:
+            return "Choose at least one node."
+        unknown = sorted(set(self.node_ids) - {card.node_id for card in self.cards})
+        return f"There is no node “{unknown[0]}”." if unknown else ""
+
+    @property
+    def needs_review(self) -> bool:
+        return self.preset.risk != "safe"
+
+    @property
+    def needs_typing(self) -> bool:
+        return self.preset.risk == "dangerous" and self.mode == Mode.APPLY
+
+    @property
+    def verb(self) -> str:
+        return "Check" if self.mode == Mode.CHECK else "Run"
+
+    def queue(self, *, by: Actor) -> str:
+        """Queue it and return the address to go to. Raises `InvalidInput`."""
+        if self.problem:
+            raise InvalidInput(fields={"node_ids": [self.problem]})
+        order = services.Order(self.preset.name, self.preview.values, mode=self.mode, confirm=self.confirm)
+        if len(self.node_ids) == 1:
+            job, _ = services.queue_job(by=by, order=order, node_id=self.node_ids[0], idempotency_key=self.key)
+            return reverse("jobs:detail", args=[job.pk])
+        batch, _, _ = services.queue_batch(by=by, order=order, node_ids=self.node_ids, idempotency_key=self.key)
+        return f"{reverse('jobs:list')}?batch={batch.pk}"
+
+    def blame(self, error: InvalidInput) -> tuple[str, int]:
+        """The template and the step that can mend what is wrong."""
+        names: Any = error.fields.keys()
+        if any(name.startswith("variables") for name in names):
+            return "presets/preview.html", 1
+        if any(name.startswith("node") for name in names):
+            return "jobs/targets.html", 2
+        return "jobs/confirm.html", 3
