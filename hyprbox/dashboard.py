@@ -17,13 +17,13 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs
 
 from accounts.authentication import actor_from_scope
-from asgiref.sync import sync_to_async
 from hyprbox import fragments
 from hyprbox.fragments import Source
 from hyprbox.lib import live
 from hyprbox.lib.actors import Actor, Capability, require
 from hyprbox.lib.errors import InvalidInput
 from hyprbox.lib.sse import EventStream, Feed, frame
+from nodes.threads import in_thread
 
 MAX_TOPICS = 6
 RENDER_EVERY_SECONDS = 0.25
@@ -46,7 +46,7 @@ class Channel:
         self._rendered_at = time.monotonic()
         if any(event.topic == live.RESYNC for event in events):
             return frame("resync", {})
-        return await sync_to_async(self._changes)(events)
+        return await in_thread(self._changes, events)
 
     def _changes(self, events: list[live.Event]) -> bytes:
         frames = []
@@ -78,7 +78,7 @@ class Dashboard(EventStream):
         channel.viewers += 1
         try:
             async with channel.feed.join() as box:
-                yield await sync_to_async(channel.snapshot)()
+                yield await in_thread(channel.snapshot)
                 while True:
                     yield await box.take(WAIT_SECONDS)
         finally:

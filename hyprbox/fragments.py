@@ -90,7 +90,7 @@ def changed_cards(events: list[Event], since: Any) -> list[NodeCard]:
     """The nodes that the hints name; all that were touched when a hint names none because they are too many."""
     named = [event.ids.get("node") for event in events if event.topic == "nodes"]
     if any(pks is None for pks in named):
-        return nodes.cards(nodes.changed_since(since - timedelta(seconds=1)))
+        return nodes.cards(nodes.touched(since=since - timedelta(seconds=1)))
     return nodes.node_cards({pk for pks in named for pk in pks or ()})
 
 
