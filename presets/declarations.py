@@ -91,7 +91,9 @@ def _plain(variable: Variable, text: str | None) -> object:
         return text
     if variable.type == "bool":
         return text == "true"
-    return int(text) if variable.type in ("int", "port") else text
+    if variable.type == "duration":
+        return params.seconds_in_words(int(text))
+    return int(text) if variable.type in params.NUMBERS else text
 
 
 class _Entry:
@@ -220,11 +222,4 @@ class _Entry:
         except params.InvalidValue as error:
             self.complain("default", str(error))
             return variable
-        return replace(variable, default=_default_as_written(variable, checked))
-
-
-def _default_as_written(variable: Variable, checked: str) -> str:
-    """A duration's default stays readable text (30d), because it goes through the check again as a value would."""
-    if variable.type != "duration" or not checked:
-        return checked
-    return params.seconds_in_words(int(checked))
+        return replace(variable, default=checked)

@@ -46,7 +46,9 @@ class Input:
             return "check"
         if self.variable.type == "enum":
             return "select"
-        is_long = self.variable.type == "string" and (self.variable.max_length is None or self.variable.max_length > 200)
+        is_long = self.variable.type == "string" and (
+            self.variable.max_length is None or self.variable.max_length > 200
+        )
         return "area" if is_long and "\n" in (self.value or self.variable.default or "") else "line"
 
     @property

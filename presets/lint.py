@@ -215,7 +215,7 @@ class _Part:
         if command.name in _TAKE_NAMES:
             for word in words[1:]:
                 yield from self.refuse(word, "name", f"{command.name} takes this as the name of a variable")
-        for before, word in zip(words, words[1:]):
+        for before, word in _pairs(words):
             if before.literal == "-v" and command.name in ("printf", "test", "["):
                 yield from self.refuse(word, "name", f"{command.name} -v takes this as the name of a variable")
 
@@ -268,9 +268,14 @@ def _is_one_plain_word(variable: Variable) -> bool:
     return variable.type in _NEVER_SPLIT
 
 
+def _pairs(words: tuple[Word, ...]) -> list[tuple[Word, Word]]:
+    """Each word with the one after it."""
+    return [(words[position], words[position + 1]) for position in range(len(words) - 1)]
+
+
 def _program_words(words: tuple[Word, ...]) -> list[Word]:
     """The arguments that are program text: after -e or -c, else the first that is no option."""
-    after = [word for before, word in zip(words, words[1:]) if before.literal in _PROGRAM_OPTIONS]
+    after = [word for before, word in _pairs(words) if before.literal in _PROGRAM_OPTIONS]
     if after:
         return after
     previous = ""

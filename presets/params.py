@@ -52,7 +52,7 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 @dataclass(frozen=True)
 class Variable:
-    """One declared variable. `default` is the checked text, or None; `min` and `max` of a duration are seconds."""
+    """One declared variable. `default` is the checked text, or None. Durations are seconds, in `default`, `min` and `max`."""
 
     name: str
     type: str

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from presets import views
+from presets import api, views
 
 app_name = "presets"
 urlpatterns = [
@@ -8,4 +8,8 @@ urlpatterns = [
     path("presets/pick/", views.pick, name="pick"),
     path("presets/<slug:name>/", views.preview, name="preview"),
 ]
-api_urlpatterns: list = []
+api_urlpatterns = [
+    path("presets", api.PresetList.as_view()),
+    path("presets/<str:name>", api.PresetDetail.as_view()),
+    path("presets/<str:name>/render", api.PresetRender.as_view()),
+]

@@ -48,7 +48,9 @@ def catalogue(request: HttpRequest) -> HttpResponse:
 def pick(request: HttpRequest) -> HttpResponse:
     """`?preset=...&node=...` of a form that has no JavaScript leads to the preset's own address."""
     preset = selectors.find_preset(request.GET.get("preset", ""))
-    return redirect(f"{reverse('presets:preview', args=[preset.name])}?{urlencode({'node': request.GET.get('node', '')})}")
+    return redirect(
+        f"{reverse('presets:preview', args=[preset.name])}?{urlencode({'node': request.GET.get('node', '')})}"
+    )
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

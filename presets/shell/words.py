@@ -285,7 +285,7 @@ class Scanner:
             return None
         found = self.found
         lists: list[list[Any]] = [found.commands, found.uses, found.assigned, found.problems]
-        lengths = [len(each) for each in lists]
+        before = [(each, len(each)) for each in lists]
         self.at += 2
         uses = self.arithmetic("))", start)
         if not self.mismatched:
@@ -293,7 +293,7 @@ class Scanner:
         self.mismatched = False
         self.subshells.add(start)
         self.at = start
-        for each, length in zip(lists, lengths):
+        for each, length in before:
             del each[length:]
         return None
 

@@ -53,7 +53,7 @@ def read_back(folder: Path, values: list[str]) -> list[str]:
     names = [f"V{number}" for number in range(len(values))]
     body = "printf '%s\\0' " + " ".join(f'"${name}"' for name in names) + "\n"
     preset = make_preset(variables=strings(len(values)), apply=body)
-    done = run(folder, rendering.render(preset, dict(zip(names, values))).script, "apply")
+    done = run(folder, rendering.render(preset, dict(zip(names, values, strict=True))).script, "apply")
     assert (done.returncode, done.stderr) == (0, b"")
     return done.stdout.decode().split("\0")[:-1]
 
@@ -92,5 +92,5 @@ def test_two_thousand_int_values_pass_through_arithmetic(tmp_path: Path) -> None
             variables=[{"name": name, "type": "int"} for name in names],
             apply="".join(f"echo $(({name} + 1))\n" for name in names),
         )
-        done = run(tmp_path, rendering.render(preset, dict(zip(names, batch))).script, "apply")
+        done = run(tmp_path, rendering.render(preset, dict(zip(names, batch, strict=True))).script, "apply")
         assert [int(line) for line in done.stdout.split()] == [number + 1 for number in batch]
