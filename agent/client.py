@@ -1,0 +1,137 @@
+"""Talking to the control plane: TLS always verified, no redirects, every call bounded and repeatable."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from typing import Any, Dict, Optional
+
+import requests
+
+from agent import __version__
+from agent.config import Config
+
+MAX_BACKOFF_SECONDS = 60.0
+MAX_UNAUTHORISED_SECONDS = 300.0
+CALM_SECONDS = 60.0
+
+
+class CallFailed(Exception):
+    """No useful answer. `status` is 0 when there was none at all."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 0,
+        code: str = "",
+        detail: Optional[Dict[str, Any]] = None,
+        retry_after: Optional[float] = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.retry_after = status, code, retry_after
+        self.detail = detail or {}
+
+    @property
+    def is_worth_repeating(self) -> bool:
+        """Whether the same call may succeed later: no answer, overload, or a credential that comes back."""
+        return self.status in (0, 401, 403, 429) or self.status >= 500
+
+
+class Client:
+    """One thread's connection to the control plane."""
+
+    def __init__(self, config: Config) -> None:
+        self._base = config.api_url
+        self._session = requests.Session()
+        self._session.headers.update(
+            {"Authorization": f"Bearer {config.token}", "User-Agent": f"hyprnode/{__version__}", "Accept": "application/json"}
+        )
+
+    def get(self, path: str, params: Optional[Dict[str, Any]] = None, *, timeout: float = 10.0) -> Dict[str, Any]:
+        return self._call("GET", path, params=params, timeout=timeout)
+
+    def post(self, path: str, body: Dict[str, Any], *, timeout: float = 20.0) -> Dict[str, Any]:
+        return self._call("POST", path, json=body, timeout=timeout)
+
+    def close(self) -> None:
+        self._session.close()
+
+    def _call(self, method: str, path: str, *, timeout: float, **arguments: Any) -> Dict[str, Any]:
+        try:
+            answer = self._session.request(
+                method, self._base + path, timeout=(10.0, timeout), allow_redirects=False, **arguments
+            )
+        except requests.RequestException as error:
+            raise CallFailed(f"{method} {path}: {_short(error)}") from error
+        if 200 <= answer.status_code < 300:
+            return _json(answer)
+        raise _failure(method, path, answer)
+
+
+def _json(answer: requests.Response) -> Dict[str, Any]:
+    if not answer.content:
+        return {}
+    try:
+        data = answer.json()
+    except ValueError as error:
+        raise CallFailed("the answer is not JSON: is this address really a HyprBox control plane?") from error
+    return data if isinstance(data, dict) else {}
+
+
+def _failure(method: str, path: str, answer: requests.Response) -> CallFailed:
+    code, message, detail = "", answer.reason or "", {}
+    try:
+        error = answer.json()["error"]
+        code, message, detail = str(error["code"]), str(error["message"]), dict(error.get("detail") or {})
+    except (ValueError, KeyError, TypeError):
+        pass
+    retry_after = answer.headers.get("Retry-After", "")
+    return CallFailed(
+        f"{method} {path}: {answer.status_code} {message}".strip(),
+        status=answer.status_code,
+        code=code,
+        detail=detail,
+        retry_after=float(retry_after) if retry_after.isdigit() else None,
+    )
+
+
+def _short(error: BaseException) -> str:
+    reason = getattr(error, "args", [error])[0]
+    inner = getattr(reason, "reason", reason)
+    return str(inner).split("object at")[0].rsplit(": ", 1)[-1][:200] or type(error).__name__
+
+
+class Backoff:
+    """Full jitter: a sleep from 0 to min(60 s, 1 s * 2^n); forgotten after a minute of success."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._succeeded_at: Optional[float] = None
+
+    @property
+    def is_failing(self) -> bool:
+        return self._failures > 0
+
+    def succeeded(self) -> None:
+        now = time.monotonic()
+        if self._succeeded_at is None:
+            self._succeeded_at = now
+        if now - self._succeeded_at >= CALM_SECONDS:
+            self._failures = 0
+
+    def failed(self, error: CallFailed) -> float:
+        """How many seconds to wait now."""
+        self._succeeded_at = None
+        self._failures = min(self._failures + 1, 16)
+        if error.retry_after is not None:
+            return min(error.retry_after, 300.0) * random.uniform(1.0, 1.2)
+        limit = MAX_UNAUTHORISED_SECONDS if error.status in (401, 403) else MAX_BACKOFF_SECONDS
+        least = 1.0 if error.status in (401, 403) else 0.0
+        return max(least, random.uniform(0, min(limit, 1.0 * 2**self._failures)))
+
+
+def sleep(stop: threading.Event, seconds: float) -> bool:
+    """Wait; True when it is time to stop."""
+    return stop.wait(max(0.0, seconds))

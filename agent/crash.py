@@ -1,0 +1,11 @@
+"""Crash points for tests: the process kills itself at a named place. Dead code unless HYPRBOX_TEST=1."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+
+def crash_point(name: str) -> None:
+    if os.environ.get("HYPRBOX_TEST") == "1" and os.environ.get("HBX_CRASH_AT") == name:
+        os.kill(os.getpid(), signal.SIGKILL)

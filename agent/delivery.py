@@ -1,0 +1,323 @@
+"""One job on its way: start it, send what it writes, deliver how it ended. One thread per job.
+
+Everything is repeatable: output goes by byte offset, `start` and `complete` by claim. Whatever the network
+does, the server ends up with the bytes that the script wrote and the exit code it had.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional
+
+from agent import processes
+from agent.client import Backoff, CallFailed, Client
+from agent.crash import crash_point
+from agent.journal import JobFolder
+from agent.log import Log
+from agent.spool import STREAMS, SpoolReader
+from agent.wire import OUTPUT_CAP, now_text
+
+CHUNK_BYTES = 192 * 1024  # three of them in base64 stay below the body limit of 1 MiB
+CHUNKS_PER_CALL = 3
+FIRST_SEND_SECONDS = 0.15
+SEND_SECONDS = 1.5
+FULL_BYTES = 256 * 1024
+LEASE_SECONDS = 10.0
+TICK_SECONDS = 0.1
+_EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+class Abandoned(Exception):
+    """The server does not want to hear of this job any more; the argument says why."""
+
+
+def end_without_run(reason: str) -> Dict[str, Any]:
+    """The result of a job whose script never ran."""
+    now = now_text()
+    return {
+        "status": "failed",
+        "reason": reason,
+        "exit_code": None,
+        "signal": None,
+        "phases": [],
+        "changed": None,
+        "outcome_unknown": False,
+        "stdout_bytes": 0,
+        "stderr_bytes": 0,
+        "stdout_sha256": _EMPTY,
+        "stderr_sha256": _EMPTY,
+        "started_at": now,
+        "finished_at": now,
+    }
+
+
+def cut_short(folder: JobFolder, reason: str) -> Dict[str, Any]:
+    """The result of a job whose runner died: what it wrote is known, how it ended is not."""
+    reader = SpoolReader(folder.path)
+    totals, _ = reader.progress()
+    digests = reader.digests()
+    began = (folder.read("exec") or {}).get("began_at", now_text())
+    return {
+        **end_without_run(reason),
+        "outcome_unknown": True,
+        "stdout_bytes": totals[0],
+        "stderr_bytes": totals[1],
+        "stdout_sha256": digests[0],
+        "stderr_sha256": digests[1],
+        "started_at": began,
+    }
+
+
+class Delivery:
+    def __init__(
+        self,
+        folder: JobFolder,
+        client: Client,
+        *,
+        stop: threading.Event,
+        log: Log,
+        secrets: Optional[Mapping[str, str]] = None,
+        can_run: bool = True,
+    ) -> None:
+        self.folder = folder
+        self.job_id = folder.job_id
+        self.claim_id = str((folder.read("intent") or {}).get("claim_id", ""))
+        self.client = client
+        self.stop = stop
+        self.log = log
+        self.secrets = dict(secrets or {})
+        self.can_run = can_run
+        self.reader = SpoolReader(folder.path)
+        self.next_offset = [0, 0]
+        self.send_seconds = SEND_SECONDS
+        self.backoff = Backoff()
+        self._runner: Optional[subprocess.Popen[bytes]] = None
+        self._resumed = False
+
+    def run(self) -> None:
+        """Until the server knows the end, or the agent stops: then the next agent goes on."""
+        try:
+            if not self.folder.has("exec") and not self.folder.has("result"):
+                self._start()
+            self._follow()
+            self._complete()
+            self._close("delivered")
+        except Abandoned as error:
+            self.log.warning("job.abandoned", job=self.job_id, why=str(error))
+            self._end_runner()
+            self._close(str(error))
+        except InterruptedError:
+            pass  # the agent stops; the journal has all that the next one needs
+
+    # --- start ---
+
+    def _start(self) -> None:
+        crash_point("CP06")
+        self._call("start", {"claim_id": self.claim_id})
+        crash_point("CP07")
+        self.folder.write("started", {"at": time.time()})
+        order = json.dumps({"secrets": self.secrets}).encode()
+        self._runner = subprocess.Popen(
+            [sys.executable, "-m", "agent.runner", str(self.folder.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=_runner_environment(),
+            start_new_session=True,
+            close_fds=True,
+        )
+        assert self._runner.stdin is not None
+        try:
+            self._runner.stdin.write(order)
+            self._runner.stdin.close()
+        except BrokenPipeError:
+            pass  # it died at once; the missing result says so
+        self._resumed = True  # a new job: the server has nothing of it yet
+
+    # --- while it runs ---
+
+    def _follow(self) -> None:
+        """Send output until there is a result and all of it is stored."""
+        if not self._resumed:
+            self._send([])  # the answer says how far an earlier agent came
+        sent_at, waiting_since = time.monotonic(), 0.0
+        while True:
+            result = self.folder.read("result")
+            if result is None:
+                self._mind_the_runner()
+            pending = self._pending()
+            now = time.monotonic()
+            if pending and not waiting_since:
+                waiting_since = now
+            patience = FIRST_SEND_SECONDS if self.next_offset == [0, 0] else self.send_seconds
+            if pending and (result is not None or pending >= FULL_BYTES or now - waiting_since >= patience):
+                self._send(self._chunks())
+                sent_at, waiting_since = now, 0.0
+            elif result is not None and not pending:
+                return
+            elif now - sent_at >= LEASE_SECONDS:
+                self._send([])
+                sent_at = now
+            else:
+                self._pause(TICK_SECONDS)
+
+    def _pending(self) -> int:
+        totals, _ = self.reader.progress()
+        return sum(max(0, total - done) for total, done in zip(totals, self.next_offset))
+
+    def _chunks(self) -> List[Dict[str, Any]]:
+        chunks: List[Dict[str, Any]] = []
+        totals, _ = self.reader.progress()
+        for number, stream in enumerate(STREAMS):
+            offset = self.next_offset[number]
+            while offset < totals[number] and len(chunks) < CHUNKS_PER_CALL:
+                start, data = self.reader.read(number, offset, min(CHUNK_BYTES, totals[number] - offset))
+                chunk: Dict[str, Any] = {"stream": stream, "offset": start, "data": base64.b64encode(data).decode()}
+                if start > offset:
+                    chunk["skipped"] = True  # the ring had to let these bytes go before they were sent
+                chunks.append(chunk)
+                offset = start + len(data)
+        return chunks
+
+    def _send(self, chunks: List[Dict[str, Any]]) -> None:
+        body = {"claim_id": self.claim_id, "phase": self.reader.progress()[1] or None, "chunks": chunks}
+        try:
+            answer = self._call("output", body)
+        except CallFailed as error:
+            if error.status != 416:
+                raise Abandoned(f"output refused: {error}") from error
+            self._note_offsets(error.detail.get("next_offset"))
+            return
+        self._note_offsets(answer.get("next_offset"))
+        wanted = answer.get("send_after_ms")
+        if isinstance(wanted, int):
+            self.send_seconds = min(30.0, max(0.1, wanted / 1000))
+        if answer.get("cancel_requested"):
+            self.cancel()
+
+    def _note_offsets(self, offsets: Any) -> None:
+        if isinstance(offsets, dict) and all(isinstance(offsets.get(s), int) for s in STREAMS):
+            self.next_offset = [offsets[s] for s in STREAMS]
+
+    def cancel(self) -> None:
+        """Ask the runner to end everything; it says what really happened."""
+        if not self.folder.cancel_requested and not self.folder.has("result"):
+            self.log.info("job.cancelling", job=self.job_id)
+            self.folder.request_cancel()
+
+    # --- the runner's fate ---
+
+    def _mind_the_runner(self) -> None:
+        """When it is gone without a result, what is left of the job is ended and the outcome is unknown."""
+        if self._runner is not None:
+            if self._runner.poll() is None:
+                return
+        elif self._is_runner_alive():
+            return
+        if self.folder.has("result"):
+            return
+        record = self.folder.read("exec")
+        if record is None:
+            self.folder.write("result", {**cut_short(self.folder, "agent_error"), "outcome_unknown": False})
+            return
+        reason = "runner_killed" if record["boot_id"] == processes.boot_id() else "host_rebooted"
+        if reason == "runner_killed":
+            self._end_orphans(record)
+        self.folder.write("result", cut_short(self.folder, reason))
+
+    def _is_runner_alive(self) -> bool:
+        record = self.folder.read("exec")
+        if record is None or record["boot_id"] != processes.boot_id():
+            return False
+        return processes.is_alive(int(record["pid"]), int(record["start_time"]))
+
+    def _end_orphans(self, record: Dict[str, Any]) -> None:
+        """The script of a killed runner: its cgroup, or whoever carries the job's id in its environment."""
+        if record.get("cgroup"):
+            processes.kill_cgroup(Path(record["cgroup"]))
+        processes.end_all(lambda: processes.with_environment("HYPRBOX_JOB_ID", self.job_id), grace=1.0)
+
+    def _end_runner(self) -> None:
+        """Nobody wants the result: the script must not go on either."""
+        if self.folder.has("exec") and not self.folder.has("result"):
+            self.folder.request_cancel()
+
+    # --- the end ---
+
+    def _complete(self) -> None:
+        result = self.folder.read("result")
+        assert result is not None
+        crash_point("CP14")
+        body = {name: value for name, value in result.items() if name != "output_detached"}
+        while True:
+            try:
+                self._call("complete", {"claim_id": self.claim_id, **body})
+                return
+            except CallFailed as error:
+                if error.code != "missing_output":
+                    raise Abandoned(f"result refused: {error}") from error
+                self._note_offsets(error.detail.get("next_offset"))
+                if not self._send_the_rest(result):
+                    raise Abandoned("the server misses output that is not kept any more") from error
+
+    def _send_the_rest(self, result: Dict[str, Any]) -> bool:
+        for number, stream in enumerate(STREAMS):
+            missing = int(result[f"{stream}_bytes"]) - self.next_offset[number]
+            if missing < 0:
+                return False
+            # So short a tail that it must be re-sent whole, or the server would keep a hole.
+            if missing == 0:
+                self.next_offset[number] = max(0, int(result[f"{stream}_bytes"]) - OUTPUT_CAP)
+        while self._pending():
+            before = list(self.next_offset)
+            self._send(self._chunks())
+            if self.next_offset == before:
+                return False
+        return True
+
+    def _close(self, why: str) -> None:
+        self.folder.write("closed", {"at": time.time(), "why": why})
+        if self.folder.has("result") or not self._is_runner_alive():
+            self.reader.remove()
+        if self._runner is not None:
+            threading.Thread(target=self._runner.wait, daemon=True).start()
+
+    # --- calls ---
+
+    def _call(self, verb: str, body: Dict[str, Any]) -> Dict[str, Any]:
+        """Repeat until there is an answer that means something. Raises `Abandoned`, `CallFailed`, `InterruptedError`."""
+        while True:
+            try:
+                answer = self.client.post(f"/api/jobs/{self.job_id}/{verb}", body)
+            except CallFailed as error:
+                if error.code in ("stale_claim", "job_finished", "unknown_job", "completion_differs"):
+                    raise Abandoned(error.code) from error
+                if not error.is_worth_repeating:
+                    raise
+                self.log.warning("job.call_failed", job=self.job_id, call=verb, error=str(error))
+                self._pause(self.backoff.failed(error))
+                continue
+            self.backoff.succeeded()
+            return answer
+
+    def _pause(self, seconds: float) -> None:
+        if self.stop.wait(seconds):
+            raise InterruptedError
+
+
+def _runner_environment() -> Dict[str, str]:
+    """Only what Python needs to find us: never the token."""
+    keep: Dict[str, str] = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
+    for name in ("PYTHONPATH", "HYPRBOX_TEST", "HBX_CRASH_AT", "PYTHONDONTWRITEBYTECODE"):
+        if os.environ.get(name):
+            keep[name] = os.environ[name]
+    return keep
+
+

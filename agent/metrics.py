@@ -1,0 +1,216 @@
+"""What a heartbeat measures, and what the inventory says of the host."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import subprocess
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+
+import psutil
+
+from agent import __version__
+
+_REAL_FILESYSTEMS = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "vfat", "overlay", "bcachefs", "jfs", "reiserfs"}
+MAX_DISKS = 16
+FAILED_UNITS_SECONDS = 60.0
+
+
+class Meter:
+    """Keeps what rates are computed from between two heartbeats."""
+
+    def __init__(self) -> None:
+        psutil.cpu_percent(None)  # the first reading has nothing to compare with
+        self._at = time.monotonic()
+        self._net = _net()
+        self._disk = _disk_io()
+        self._failed: Tuple[float, Optional[int]] = (0.0, None)
+
+    def read(self) -> Dict[str, Any]:
+        """The `metrics` of a heartbeat. What cannot be read is null or absent."""
+        now = time.monotonic()
+        seconds = max(0.001, now - self._at)
+        net, disk = _net(), _disk_io()
+        found: Dict[str, Any] = {
+            "cpu_percent": _percent(psutil.cpu_percent(None)),
+            **_memory(),
+            **_disks(),
+            **_load(),
+            "uptime_seconds": int(time.time() - psutil.boot_time()),
+            "processes": _processes(),
+        }
+        if net and self._net:
+            found["net_rx_bps"] = max(0, round((net[0] - self._net[0]) / seconds))
+            found["net_tx_bps"] = max(0, round((net[1] - self._net[1]) / seconds))
+        if disk and self._disk:
+            found["disk_read_bps"] = max(0, round((disk[0] - self._disk[0]) / seconds))
+            found["disk_write_bps"] = max(0, round((disk[1] - self._disk[1]) / seconds))
+        failed = self._failed_units(now)
+        if failed is not None:
+            found["failed_units"] = failed
+        self._at, self._net, self._disk = now, net, disk
+        return found
+
+    def _failed_units(self, now: float) -> Optional[int]:
+        if not Path("/run/systemd/system").is_dir():
+            return None
+        if now - self._failed[0] > FAILED_UNITS_SECONDS or self._failed[1] is None:
+            self._failed = (now, _count_failed_units())
+        return self._failed[1]
+
+
+def _percent(value: float) -> Optional[float]:
+    return round(min(100.0, max(0.0, value)), 1)
+
+
+def _memory() -> Dict[str, Any]:
+    try:
+        memory, swap = psutil.virtual_memory(), psutil.swap_memory()
+    except (OSError, RuntimeError):
+        return {"memory_percent": None}
+    return {
+        "memory_percent": _percent(memory.percent),
+        "memory_total_bytes": memory.total,
+        "swap_percent": _percent(swap.percent),
+    }
+
+
+def _disks() -> Dict[str, Any]:
+    disks: List[Dict[str, Any]] = []
+    seen = set()
+    root: Optional[float] = None
+    total: Optional[int] = None
+    try:
+        root_usage = psutil.disk_usage("/")
+        root, total = _percent(root_usage.percent), root_usage.total
+    except OSError:
+        pass
+    for part in psutil.disk_partitions(all=False):
+        if part.device in seen or part.fstype not in _REAL_FILESYSTEMS or not os.path.isdir(part.mountpoint):
+            continue
+        seen.add(part.device)
+        try:
+            usage = psutil.disk_usage(part.mountpoint)
+        except OSError:
+            continue
+        if usage.total and len(disks) < MAX_DISKS:
+            disks.append({"mount": part.mountpoint[:255], "percent": _percent(usage.percent), "total_bytes": usage.total})
+    # The fullest disk is the one that will cause trouble.
+    fullest = max([d["percent"] for d in disks] + ([root] if root is not None else []), default=None)
+    found: Dict[str, Any] = {"disk_percent": fullest, "disks": disks}
+    if total is not None:
+        found["disk_total_bytes"] = total
+    return found
+
+
+def _load() -> Dict[str, float]:
+    try:
+        one, five, fifteen = os.getloadavg()
+    except OSError:
+        return {}
+    return {"load_1": round(one, 2), "load_5": round(five, 2), "load_15": round(fifteen, 2)}
+
+
+def _processes() -> int:
+    return sum(1 for name in os.listdir("/proc") if name.isdigit())
+
+
+def _net() -> Optional[Tuple[int, int]]:
+    try:
+        lines = Path("/proc/net/dev").read_text().splitlines()[2:]
+    except OSError:
+        return None
+    received = sent = 0
+    for line in lines:
+        name, _, rest = line.partition(":")
+        if name.strip() != "lo":
+            fields = rest.split()
+            received, sent = received + int(fields[0]), sent + int(fields[8])
+    return received, sent
+
+
+def _disk_io() -> Optional[Tuple[int, int]]:
+    try:
+        counters = psutil.disk_io_counters()
+    except (OSError, RuntimeError, NotImplementedError):
+        return None
+    return (counters.read_bytes, counters.write_bytes) if counters else None
+
+
+def _count_failed_units() -> Optional[int]:
+    try:
+        done = subprocess.run(
+            ["systemctl", "list-units", "--state=failed", "--no-legend", "--plain"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return len(done.stdout.splitlines()) if done.returncode == 0 else None
+
+
+def inventory(region: str) -> Dict[str, Any]:
+    """What the host is; sent first and whenever it changes."""
+    release = _os_release()
+    return {
+        "hostname": socket.gethostname()[:255],
+        "os": release.get("NAME", platform.system())[:120],
+        "os_version": release.get("VERSION_ID", release.get("VERSION", ""))[:120],
+        "kernel": platform.release()[:120],
+        "architecture": platform.machine()[:60],
+        "ip_addresses": _addresses(),
+        "region": region,
+        "cpu_count": os.cpu_count() or 1,
+        "virtualization": _virtualization(),
+        "boot_time": datetime.fromtimestamp(psutil.boot_time(), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "agent_version": __version__,
+    }
+
+
+def _os_release() -> Dict[str, str]:
+    for path in ("/etc/os-release", "/usr/lib/os-release"):
+        try:
+            lines = Path(path).read_text().splitlines()
+        except OSError:
+            continue
+        pairs = (line.partition("=") for line in lines if "=" in line)
+        return {name: value.strip().strip("\"'") for name, _, value in pairs}
+    return {}
+
+
+def _addresses() -> List[str]:
+    found = []
+    for name, addresses in psutil.net_if_addrs().items():
+        if name == "lo":
+            continue
+        for address in addresses:
+            text = address.address.partition("%")[0]
+            if address.family in (socket.AF_INET, socket.AF_INET6) and not text.lower().startswith("fe80"):
+                found.append(text)
+    return sorted(found)[:32]
+
+
+def _virtualization() -> str:
+    if Path("/.dockerenv").exists():
+        return "docker"
+    try:
+        product = Path("/sys/class/dmi/id/product_name").read_text().strip()
+    except OSError:
+        return ""
+    return product[:60]
+
+
+def machine_id() -> str:
+    for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
+        try:
+            return Path(path).read_text().strip()[:64]
+        except OSError:
+            continue
+    return ""

@@ -1,0 +1,164 @@
+"""Finding and ending processes on Linux: by pid and start time, by cgroup, or as descendants of a subreaper."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Callable, Dict, List, Optional, Tuple
+
+PR_SET_CHILD_SUBREAPER = 36
+GRACE_SECONDS = 10.0
+
+
+def boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def start_time(pid: int) -> Optional[int]:
+    """Clock ticks since boot at which the process began; None when it is gone or a zombie."""
+    fields = _stat(pid)
+    return None if fields is None or fields[0] in ("Z", "X") else int(fields[19])
+
+
+def is_alive(pid: int, started: int) -> bool:
+    """Whether this very process still runs: pids are reused, start times are not."""
+    return start_time(pid) == started
+
+
+def _stat(pid: int) -> Optional[List[str]]:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return text[text.rindex(")") + 2 :].split()
+
+
+def become_subreaper() -> None:
+    """Orphaned descendants, `setsid` ones too, become our children."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def _tree() -> Dict[int, List[int]]:
+    children: Dict[int, List[int]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            fields = _stat(int(entry))
+            if fields is not None and fields[0] not in ("Z", "X"):
+                children.setdefault(int(fields[1]), []).append(int(entry))
+    return children
+
+
+def descendants(pid: int) -> List[int]:
+    """All living processes below `pid`."""
+    children, found, queue = _tree(), [], [pid]
+    while queue:
+        below = children.get(queue.pop(), [])
+        found += below
+        queue += below
+    return found
+
+
+def session_members(session: int) -> List[int]:
+    """Living processes of a session: what is left when a runner was killed."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            fields = _stat(int(entry))
+            if fields is not None and fields[0] not in ("Z", "X") and int(fields[3]) == session:
+                found.append(int(entry))
+    return found
+
+
+def end_all(
+    living: Callable[[], List[int]], *, grace: float = GRACE_SECONDS, reap: Callable[[], None] = lambda: None
+) -> None:
+    """SIGTERM to all, `grace` seconds, then SIGKILL until nothing is left."""
+    signal_all(living(), signal.SIGTERM)
+    deadline = time.monotonic() + grace
+    while time.monotonic() < deadline:
+        reap()
+        if not living():
+            return
+        time.sleep(0.05)
+    for _ in range(100):  # a fork bomb needs more than one round
+        pids = living()
+        if not pids:
+            return
+        signal_all(pids, signal.SIGKILL)
+        reap()
+        time.sleep(0.02)
+
+
+def signal_all(pids: List[int], number: int) -> None:
+    """Send a signal; processes that are gone do not matter."""
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except (ProcessLookupError, PermissionError):
+            pass
+
+
+def cgroup_mount() -> Optional[Path]:
+    """Where cgroup v2 is mounted, from mountinfo; it need not be /sys/fs/cgroup."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        if after.startswith("cgroup2 "):
+            return Path(before.split()[4])
+    return None
+
+
+def make_cgroup(name: str) -> Optional[Path]:
+    """A cgroup of the job's own with us in it, or None where we may not make one."""
+    mount = cgroup_mount()
+    if mount is None:
+        return None
+    path = mount / "hyprbox" / name
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "cgroup.procs").write_text(str(os.getpid()))
+    except OSError:
+        try:
+            path.rmdir()
+        except OSError:
+            pass
+        return None
+    return path
+
+
+def cgroup_members(path: Path, *, but: Tuple[int, ...] = ()) -> List[int]:
+    try:
+        return [int(pid) for pid in (path / "cgroup.procs").read_text().split() if int(pid) not in but]
+    except (OSError, ValueError):
+        return []
+
+
+def kill_cgroup(path: Path) -> None:
+    try:
+        (path / "cgroup.kill").write_text("1")
+    except OSError:
+        signal_all(cgroup_members(path), signal.SIGKILL)
+
+
+def with_environment(name: str, value: str) -> List[int]:
+    """Living processes that were started with `name=value`: how a killed runner's script is found without a cgroup."""
+    wanted = f"{name}={value}".encode()
+    found = []
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit() or int(entry) == os.getpid():
+            continue
+        try:
+            environment = Path(f"/proc/{entry}/environ").read_bytes()
+        except OSError:
+            continue
+        if wanted in environment.split(b"\0") and start_time(int(entry)) is not None:
+            found.append(int(entry))
+    return found

@@ -1,0 +1,353 @@
+"""One job's runner: a process of its own that outlives the agent.
+
+    python -m agent.runner JOB_FOLDER
+
+It executes the sealed script once per phase, keeps output and result on disk, and never speaks to the
+network. The daemon watches the folder, and finds it again after a restart.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+
+from agent import processes
+from agent.crash import crash_point
+from agent.journal import JobFolder
+from agent.spool import BLOCK, SpoolWriter
+from agent.wire import Payload, now_text, parse_payload, strict_base64
+
+BASE_ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LANG": "C.UTF-8",
+    "LC_ALL": "C.UTF-8",
+    "TERM": "dumb",
+    "SHELL": "/bin/bash",
+}
+DRAIN_SECONDS = 5.0
+TICK_SECONDS = 0.1
+_SEALS = 0x1 | 0x2 | 0x4 | 0x8  # no more seals, no shrinking, no growing, no writing
+_ADD_SEALS = 1033
+
+
+@dataclass
+class PhaseReport:
+    name: str
+    exit_code: Optional[int]
+    signal: Optional[int]
+    duration_ms: int
+    skipped: bool = False
+
+    def as_dict(self) -> Dict[str, Any]:
+        return {
+            "name": self.name,
+            "exit_code": self.exit_code,
+            "signal": self.signal,
+            "duration_ms": self.duration_ms,
+            "skipped": self.skipped,
+        }
+
+
+@dataclass
+class Outcome:
+    """What the phases add up to."""
+
+    status: str
+    reason: str = ""
+    exit_code: Optional[int] = None
+    signal: Optional[int] = None
+    changed: Optional[bool] = None
+    phases: List[PhaseReport] = field(default_factory=list)
+
+
+def sealed_script(script: bytes) -> int:
+    """A memfd with the script that nobody can change any more: the verified bytes are the bytes bash reads."""
+    handle = os.memfd_create("hyprbox-job", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    view = memoryview(script)
+    while view:
+        view = view[os.write(handle, view) :]
+    fcntl.fcntl(handle, _ADD_SEALS, _SEALS)
+    return handle
+
+
+class Stopped(Exception):
+    """The job was cancelled or timed out; the argument says which."""
+
+
+class Runner:
+    def __init__(self, folder: JobFolder, payload: Payload, secrets: Dict[str, str]) -> None:
+        self.folder = folder
+        self.payload = payload
+        self.environment = {
+            **BASE_ENVIRONMENT,
+            **payload.environment,
+            **secrets,
+            "HYPRBOX_JOB_ID": payload.job_id,
+        }
+        self.spool = SpoolWriter(folder.path)
+        self.script = sealed_script(payload.script)
+        self.cgroup: Optional[Path] = None
+        self.detached = False
+        self.deadline = _boottime() + payload.timeout_seconds
+        self.last_signal: Optional[int] = None
+        self._last_cancel_look = 0.0
+
+    # --- the phases ---
+
+    def run(self) -> Outcome:
+        """All phases, by the table of the contract."""
+        done: List[PhaseReport] = []
+        parts, mode = self.payload.parts, self.payload.mode
+        try:
+            if "check" in parts:
+                check = self._phase("check", done)
+                if check.exit_code == 0:
+                    return self._succeeded(done, changed=False)
+                if check.exit_code != 1:
+                    return self._failed(check, done)
+                if mode == "check":
+                    return Outcome("succeeded", exit_code=1, changed=True, phases=done)
+            apply = self._phase("apply", done)
+            if apply.exit_code != 0:
+                return self._failed(apply, done, roll_back=True)
+            if "verify" in parts:
+                verify = self._phase("verify", done)
+                if verify.exit_code != 0:
+                    return self._failed(verify, done, roll_back=True, reason="verify_failed")
+            return self._succeeded(done, changed=True)
+        except Stopped as stop:
+            return self._stopped(str(stop), done)
+
+    def _succeeded(self, done: List[PhaseReport], *, changed: bool) -> Outcome:
+        for name in ("apply", "verify"):
+            if name in self.payload.parts and name not in [p.name for p in done]:
+                done.append(PhaseReport(name, None, None, 0, skipped=True))
+        return Outcome("succeeded", exit_code=0, changed=changed, phases=done)
+
+    def _failed(
+        self, phase: PhaseReport, done: List[PhaseReport], *, roll_back: bool = False, reason: str = ""
+    ) -> Outcome:
+        if roll_back and "rollback" in self.payload.parts:
+            self._phase("rollback", done)
+        why = reason or ("signal" if phase.signal is not None else "exit")
+        return Outcome("failed", why, phase.exit_code, phase.signal, None, done)
+
+    def _stopped(self, why: str, done: List[PhaseReport]) -> Outcome:
+        if why == "cancel":
+            return Outcome("cancelled", "", None, self.last_signal, None, done)
+        return Outcome("failed", "timeout", None, self.last_signal, None, done)
+
+    def _phase(self, name: str, done: List[PhaseReport]) -> PhaseReport:
+        began = time.monotonic()
+        self.spool.enter(name)
+        report = PhaseReport(name, None, None, 0)
+        done.append(report)
+        try:
+            code = self._bash(name)
+        finally:
+            report.duration_ms = int((time.monotonic() - began) * 1000)
+            report.signal = self.last_signal
+        report.exit_code, report.signal = (code, None) if code >= 0 else (None, -code)
+        return report
+
+    # --- one bash ---
+
+    def _bash(self, phase: str) -> int:
+        """The exit code, or minus the signal. Raises `Stopped` after everything was ended."""
+        self.last_signal = None
+        crash_point("CP09")
+        # The path goes through our own /proc entry: bash opens it for itself and inherits nothing of ours.
+        path = f"/proc/{os.getpid()}/fd/{self.script}"
+        bash = subprocess.Popen(
+            ["/bin/bash", path, phase],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self.environment,
+            cwd="/",
+            start_new_session=True,
+            close_fds=True,
+        )
+        assert bash.stdout is not None and bash.stderr is not None
+        pipes = {bash.stdout.fileno(): 0, bash.stderr.fileno(): 1}
+        for handle in pipes:
+            os.set_blocking(handle, False)
+        stop = ""
+        exit_status: Optional[int] = None
+        drain_until = 0.0
+        while pipes or exit_status is None:
+            self._read(pipes)
+            if exit_status is None:
+                exit_status = self._reap(bash.pid)
+                if exit_status is not None:
+                    drain_until = time.monotonic() + DRAIN_SECONDS
+                elif stop == "" and (stop := self._should_stop()):
+                    self._end_everything(pipes)
+            elif time.monotonic() > drain_until:
+                self.detached = bool(pipes)
+                break
+        bash.returncode = exit_status  # it was reaped here, not by Popen
+        self._kill_leftovers(pipes)
+        bash.stdout.close()
+        bash.stderr.close()
+        if stop:
+            self.last_signal = -exit_status if exit_status < 0 else None
+            raise Stopped(stop)
+        return exit_status
+
+    def _read(self, pipes: Dict[int, int]) -> None:
+        """Wait a tick for output and take it: a script never blocks on us for longer than a disk write."""
+        if not pipes:
+            time.sleep(0.01)
+            return
+        ready, _, _ = select.select(list(pipes), [], [], TICK_SECONDS)
+        for handle in ready:
+            try:
+                data = os.read(handle, BLOCK)
+            except BlockingIOError:
+                continue
+            if data:
+                self.spool.write(pipes[handle], data)
+            else:
+                del pipes[handle]
+
+    def _reap(self, pid: int) -> Optional[int]:
+        """Collect every child that ended: bash's status if it did, and orphans that came to us."""
+        status: Optional[int] = None
+        while True:
+            try:
+                ended, raw = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return status
+            if ended == 0:
+                return status
+            if ended == pid:
+                status = -os.WTERMSIG(raw) if os.WIFSIGNALED(raw) else os.WEXITSTATUS(raw)
+
+    def _should_stop(self) -> str:
+        if _boottime() > self.deadline:
+            return "timeout"
+        now = time.monotonic()
+        if now - self._last_cancel_look >= TICK_SECONDS:
+            self._last_cancel_look = now
+            if self.folder.cancel_requested:
+                return "cancel"
+        return ""
+
+    # --- ending ---
+
+    def _living(self) -> List[int]:
+        me = os.getpid()
+        found = processes.descendants(me)
+        if self.cgroup is not None:
+            found = sorted({*found, *processes.cgroup_members(self.cgroup, but=(me,))})
+        return found
+
+    def _end_everything(self, pipes: Dict[int, int]) -> None:
+        """SIGTERM, up to ten seconds in which output is still read, then SIGKILL; `setsid` children too.
+
+        bash itself is collected by the loop that called us, so its status is not lost.
+        """
+        processes.signal_all(self._living(), signal.SIGTERM)
+        deadline = time.monotonic() + processes.GRACE_SECONDS
+        while time.monotonic() < deadline and self._living():
+            self._read(pipes)
+        while self._living():
+            processes.signal_all(self._living(), signal.SIGKILL)
+            self._read(pipes)
+
+    def _kill_leftovers(self, pipes: Dict[int, int]) -> None:
+        """What a phase left behind ends with it."""
+        if not self._living():
+            return
+        processes.signal_all(self._living(), signal.SIGTERM)
+        deadline = time.monotonic() + 1.0
+        while time.monotonic() < deadline and self._living():
+            self._reap(-1)
+            time.sleep(0.02)
+        while self._living():
+            processes.signal_all(self._living(), signal.SIGKILL)
+            self._reap(-1)
+            time.sleep(0.02)
+
+
+def _boottime() -> float:
+    """Seconds that go on while the host sleeps, and that no clock change touches."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _quiet_self() -> None:
+    """Nothing of the agent's world reaches the script."""
+    os.umask(0o077)
+    os.chdir("/")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, _not_for_us)  # not SIG_IGN: the script would inherit that
+    processes.become_subreaper()
+
+
+def _not_for_us(_number: int, _frame: Any) -> None:
+    """A runner ends with its job. Whoever wants to end the job asks for a cancel."""
+
+
+def _result(runner: Runner, outcome: Outcome, began_at: str) -> Dict[str, Any]:
+    totals: Tuple[int, int] = runner.spool.totals()
+    digests = runner.spool.digests()
+    return {
+        "status": outcome.status,
+        "reason": outcome.reason or None,
+        "exit_code": outcome.exit_code,
+        "signal": outcome.signal,
+        "phases": [phase.as_dict() for phase in outcome.phases],
+        "changed": outcome.changed,
+        "outcome_unknown": False,
+        "stdout_bytes": totals[0],
+        "stderr_bytes": totals[1],
+        "stdout_sha256": digests[0],
+        "stderr_sha256": digests[1],
+        "started_at": began_at,
+        "finished_at": now_text(),
+    }
+
+
+def main(arguments: List[str]) -> int:
+    folder = JobFolder(Path(arguments[0]))
+    order = json.loads(sys.stdin.buffer.read())
+    intent = folder.read("intent")
+    if intent is None or folder.has("exec"):
+        return errno.EEXIST  # nothing to run, or it ran: never twice
+    payload = parse_payload(strict_base64(intent["payload"]))
+    _quiet_self()
+    runner = Runner(folder, payload, order["secrets"])
+    runner.cgroup = processes.make_cgroup(payload.job_id)
+    crash_point("CP08")
+    began_at = now_text()
+    record = {
+        "pid": os.getpid(),
+        "start_time": processes.start_time(os.getpid()),
+        "boot_id": processes.boot_id(),
+        "cgroup": str(runner.cgroup or ""),
+        "began_at": began_at,
+    }
+    folder.write("exec", record)
+    outcome = runner.run()
+    runner.spool.sync()
+    crash_point("CP13")
+    folder.write("result", {**_result(runner, outcome, began_at), "output_detached": runner.detached})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
