@@ -125,6 +125,10 @@ class Dispatcher:
         self._connection = Connection("hyprbox-claims")
         self._task: asyncio.Task[None] | None = None
 
+    async def stop(self) -> None:
+        """Close the connection; the next claim opens another."""
+        await self._connection.close()
+
     async def claim(
         self, *, node_pk: uuid.UUID, request_id: uuid.UUID, is_wanted: Callable[[], bool] = lambda: True
     ) -> Claim | None:
@@ -204,10 +208,18 @@ class Board:
     async def ensure(self) -> None:
         await live.listener.ensure()
         loop = asyncio.get_running_loop()
-        if self._task is None or self._task.done() or self._task.get_loop() is not loop:
-            self.connection = Connection("hyprbox-board")
+        if self._task is None or self._task.done():
             self._task = loop.create_task(self._recheck_for_ever(), name="work-board")
             await self.recheck()
+
+    async def stop(self) -> None:
+        """End the re-check and close the connection."""
+        task, self._task = self._task, None
+        if task is not None and task.get_loop() is asyncio.get_running_loop():
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await self.connection.close()
 
     def has_work(self, node_pk: uuid.UUID) -> bool:
         """A hint, not a promise."""

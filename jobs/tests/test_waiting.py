@@ -1,0 +1,216 @@
+"""The long poll, driven as ASGI."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from asgiref.sync import sync_to_async
+
+from hyprbox.lib import live
+from jobs import queue, services, waiting
+from jobs.models import Job
+from tests import factories
+from tokens import services as tokens
+from tokens.models import NodeToken
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+async def fresh_lane(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """Connections belong to one event loop, and each test has its own."""
+    monkeypatch.setattr(live, "hub", live.Hub())
+    monkeypatch.setattr(live, "listener", live.Listener(live.hub))
+    board, dispatcher = queue.Board(), queue.Dispatcher()
+    for name, value in (("board", board), ("dispatcher", dispatcher)):
+        monkeypatch.setattr(queue, name, value)
+        monkeypatch.setattr(waiting, name, value)
+    monkeypatch.setattr(waiting, "_tokens", waiting.TokenCache())
+    yield
+    await live.listener.stop()
+    await board.stop()
+    await dispatcher.stop()
+
+
+class Poll:
+    """One call of the lane; `leave()` is the client going away."""
+
+    def __init__(self, token: str, method: str = "GET", **query: Any) -> None:
+        text = "&".join(f"{key}={value}" for key, value in query.items())
+        self._gone = asyncio.Event()
+        self._first = True
+        self.status = 0
+        self.body: dict[str, Any] = {}
+        headers = [(b"authorization", f"Bearer {token}".encode())] if token else []
+        scope = {
+            "type": "http", "method": method, "path": "/api/jobs/pending", "query_string": text.encode(),
+            "headers": headers, "client": ("127.0.0.1", 1),
+        }  # fmt: skip
+        self.task = asyncio.create_task(waiting.waiting_lane(scope, self._receive, self._send))
+
+    async def _receive(self) -> dict[str, Any]:
+        if self._first:
+            self._first = False
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        else:
+            self.body = json.loads(message["body"])
+
+    def leave(self) -> None:
+        self._gone.set()
+
+    async def done(self, seconds: float = 5.0) -> Poll:
+        await asyncio.wait_for(self.task, seconds)
+        return self
+
+
+def poll(token: str, node: str = "web-1", **query: Any) -> Poll:
+    return Poll(token, **{"node_id": node, "request_id": uuid.uuid4(), "wait": 0, **query})
+
+
+@pytest.fixture
+async def node(db: None) -> Any:
+    return await sync_to_async(factories.make_node)("web-1")
+
+
+@pytest.fixture
+async def token(node: Any) -> str:
+    return await sync_to_async(factories.make_token)(node)
+
+
+async def queue_one(node: Any) -> Job:
+    return await sync_to_async(factories.make_job)(node)
+
+
+async def test_an_empty_poll_says_so(token: str) -> None:
+    answer = await poll(token).done()
+    assert answer.status == 200
+    assert answer.body == {"job": None, "cancel": [], "poll_after_ms": 5000}
+
+
+async def test_waiting_work_is_handed_out_signed(token: str, node: Any) -> None:
+    job = await queue_one(node)
+    answer = await poll(token).done()
+    assert answer.body["job"]["id"] == str(job.pk)
+    assert base64.b64decode(answer.body["job"]["payload"]) == bytes(job.payload)
+    assert answer.body["job"]["signature"] == job.signature
+
+
+async def test_a_sleeping_poll_hears_of_work_at_once(token: str, node: Any) -> None:
+    waiting_poll = poll(token, wait=20)
+    await asyncio.sleep(0.3)
+    assert not waiting_poll.task.done()
+    job = await queue_one(node)
+    answer = await waiting_poll.done(1.0)
+    assert answer.body["job"]["id"] == str(job.pk)
+
+
+async def test_the_same_request_gets_the_same_claim(token: str, node: Any) -> None:
+    await queue_one(node)
+    request_id = uuid.uuid4()
+    first = await poll(token, request_id=request_id).done()
+    again = await poll(token, request_id=request_id, wait=0, reconcile=1).done()
+    assert first.body["job"] == again.body["job"]
+    assert (await poll(token).done()).body["job"] is None
+
+
+async def test_one_job_at_a_time(token: str, node: Any) -> None:
+    await queue_one(node)
+    await queue_one(node)
+    answers = [await p.done() for p in [poll(token) for _ in range(10)]]
+    assert sum(a.body["job"] is not None for a in answers) == 1
+
+
+async def test_many_polls_get_each_job_once(token: str, node: Any) -> None:
+    await sync_to_async(type(node).objects.filter(pk=node.pk).update)(concurrency=50)
+    jobs = {str((await queue_one(node)).pk) for _ in range(20)}
+    polls = [poll(token) for _ in range(40)]
+    handed_out = [a.body["job"]["id"] for a in [await p.done() for p in polls] if a.body["job"]]
+    assert len(handed_out) == len(set(handed_out))
+    assert set(handed_out) <= jobs
+
+
+async def test_nothing_is_claimed_for_a_client_that_left(token: str, node: Any) -> None:
+    waiting_poll = poll(token, wait=20)
+    await asyncio.sleep(0.2)
+    waiting_poll.leave()
+    await waiting_poll.done(1.0)
+    job = await queue_one(node)
+    await asyncio.sleep(0.2)
+    assert (await Job.objects.aget(pk=job.pk)).claim_id is None
+
+
+async def test_a_cancel_reaches_the_agent(token: str, node: Any) -> None:
+    job = await queue_one(node)
+    await poll(token).done()
+    await sync_to_async(Job.objects.filter(pk=job.pk).update)(status="RUNNING", started_at=job.created_at)
+    waiting_poll = poll(token, wait=20)
+    await asyncio.sleep(0.2)
+    await sync_to_async(services.request_cancel)(by=factories.SYSTEM, job_id=job.pk)
+    answer = await waiting_poll.done(1.0)
+    assert answer.body["cancel"] == [str(job.pk)]
+
+
+async def test_reconcile_lists_what_the_node_holds(token: str, node: Any) -> None:
+    job = await queue_one(node)
+    claimed = await poll(token).done()
+    answer = await poll(token, reconcile=1).done()
+    assert answer.body["holding"] == [
+        {
+            "id": str(job.pk),
+            "claim_id": claimed.body["job"]["claim_id"],
+            "status": "QUEUED",
+            "cancel_requested": False,
+        }
+    ]
+
+
+async def test_another_nodes_token_is_forbidden(token: str) -> None:
+    assert (await poll(token, node="db-1").done()).status == 403
+
+
+async def test_a_revoked_token_ends_an_open_poll(token: str, node: Any) -> None:
+    waiting_poll = poll(token, wait=25)
+    await asyncio.sleep(0.2)
+    row = await NodeToken.objects.aget(node_pk=node.pk)
+    await sync_to_async(tokens.revoke_token)(by=factories.SYSTEM, token_id=row.pk)
+    assert (await waiting_poll.done(5.0)).status == 401
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ({"node_id": "../etc"}, "node_id"),
+        ({"request_id": "not-a-uuid"}, "request_id"),
+        ({"wait": 31}, "wait"),
+        ({"wait": "nan"}, "wait"),
+        ({"reconcile": 2}, "reconcile"),
+        ({"extra": 1}, "extra"),
+    ],
+)
+async def test_a_bad_query_is_named(token: str, query: Any, field: str) -> None:
+    answer = await poll(token, **query).done()
+    assert answer.status == 400
+    assert field in answer.body["error"]["fields"]
+
+
+@pytest.mark.parametrize("bad", ["", "hbnt_short", "eyJhbGciOiJIUzI1NiJ9.e30.x", "hbnt_" + "a" * 51])
+async def test_bad_tokens_are_401(node: Any, bad: str) -> None:
+    answer = await poll(bad).done()
+    assert (answer.status, answer.body["error"]["code"]) in [(401, "bad_token"), (401, "not_authenticated")]
+
+
+async def test_other_methods_are_405(token: str) -> None:
+    answer = await Poll(token, method="POST", node_id="web-1", request_id=uuid.uuid4()).done()
+    assert answer.status == 405
