@@ -1,0 +1,197 @@
+"""`manage.py up`, which is all that `script/server` runs: real processes, killed for real."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.house import PASSWORD, ROOT, House, clean_environment, house, wait_for
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    made = Path(tempfile.mkdtemp(prefix="hyprbox-up-"))
+    made.chmod(0o755)
+    yield made / "var"
+    shutil.rmtree(made)
+
+
+@pytest.fixture
+def up(folder: Path) -> Iterator[House]:
+    with house(folder) as made:
+        yield made
+
+
+def complaint(broken: House) -> str:
+    """What a start that cannot be says: one line, no traceback, a non-zero exit."""
+    code = broken.launch().wait(timeout=60)
+    wait_for(lambda: broken.said("HyprBox cannot start"), seconds=5, why=broken.text)
+    assert code == 1
+    assert "Traceback" not in broken.text
+    return broken.text
+
+
+def test_it_runs_everything_and_ctrl_c_leaves_nothing(up: House) -> None:
+    up.start()
+    assert up.is_ready()
+    assert up.said(up.url)
+    assert up.said("Stop with Ctrl-C")
+    for part in ("uvicorn", "procrastinate", "hyprnode", "postgres -D"):
+        assert up.find(part)
+    with up.log_in() as api:
+        wait_for(lambda: [node["status"] for node in api.get("/api/nodes").json()["results"]] == ["ONLINE"])
+    assert up.end(signal.SIGINT) == 0
+    assert up.processes() == []
+
+
+def test_its_second_start_keeps_everything(up: House) -> None:
+    up.start()
+    assert up.end(signal.SIGTERM) == 0
+    up.start()
+    assert not up.said("Log in with")
+    up.log_in().close()
+    assert up.end() == 0
+    assert up.processes() == []
+
+
+def test_a_generated_password_is_shown_once_and_works(folder: Path) -> None:
+    with house(folder, "--no-agent", HYPRBOX_NO_AGENT="") as up:
+        up._environment.pop("HYPRBOX_ADMIN_PASSWORD")
+        up.start()
+        line = next(line for line in up.output if "Log in with" in line)
+        assert PASSWORD not in line
+        assert len(line.split()[4]) >= 12
+        assert "shown this once" in line
+
+
+def test_secrets_are_closed_to_others(up: House) -> None:
+    up.start()
+    modes = {name: (up.folder / name).stat().st_mode & 0o777 for name in ("secret.key", "signing.key", "agent/token")}
+    assert modes == {"secret.key": 0o600, "signing.key": 0o400, "agent/token": 0o600}
+
+
+def test_without_an_agent_there_is_none(folder: Path) -> None:
+    with house(folder, HYPRBOX_NO_AGENT="1") as up:
+        up.start()
+        assert not [process for process in up.processes() if "hyprnode" in " ".join(process.cmdline())]
+
+
+def test_it_starts_again_after_everything_was_killed(up: House) -> None:
+    up.start()
+    up.kill_everything()
+    up.start()
+    assert up.is_ready()
+    assert up.end() == 0
+    assert up.processes() == []
+
+
+def test_it_ends_what_a_killed_supervisor_left(up: House) -> None:
+    process = up.start().process
+    assert process is not None
+    left = {up.find(part).pid for part in ("uvicorn", "procrastinate", "hyprnode")}
+    process.kill()
+    process.wait()
+    up.start()
+    assert up.said("An earlier run left agent, web, worker behind")
+    assert left.isdisjoint(process.pid for process in up.processes())
+    assert up.end() == 0
+    assert up.processes() == []
+
+
+@pytest.mark.parametrize(("part", "words"), [("uvicorn", "The web was"), ("procrastinate", "The worker was")])
+def test_a_child_that_dies_comes_back(up: House, part: str, words: str) -> None:
+    up.start()
+    died = up.find(part)
+    died.kill()
+    wait_for(lambda: up.said(f"{words} ended by signal 9"), why=up.text)
+    wait_for(lambda: up.is_ready() and up.find(part).pid != died.pid)
+
+
+def test_postgresql_that_dies_comes_back(up: House) -> None:
+    up.start()
+    up.find("postgres -D").kill()
+    wait_for(lambda: up.said("PostgreSQL died"), why=up.text)
+    wait_for(up.is_ready, seconds=20)
+
+
+def test_a_second_one_on_the_same_folder_is_refused(up: House, folder: Path) -> None:
+    up.start()
+    with house(folder) as second:
+        assert f"HyprBox already runs on {folder}" in complaint(second)
+    assert up.is_ready()
+
+
+def test_a_taken_port_is_one_sentence(up: House) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", up.port))
+        taken.listen()
+        assert f"Port {up.port} is taken; choose another with --port." in complaint(up)
+    assert up.processes() == []
+
+
+def test_a_port_that_is_none_is_one_sentence(up: House) -> None:
+    up.port = 70000
+    assert "“70000” is not a port" in complaint(up)
+
+
+def test_a_folder_that_cannot_be_is_one_sentence(up: House, folder: Path) -> None:
+    folder.write_text("a file")
+    assert "Cannot write to" in complaint(up)
+
+
+def test_an_unreachable_database_is_one_sentence(folder: Path) -> None:
+    secret = "postgresql://ada:opensesame@127.0.0.1:9/hyprbox"
+    with house(folder, DATABASE_URL=secret) as up:
+        said = complaint(up)
+    assert "The database of DATABASE_URL cannot be reached" in said
+    assert "opensesame" not in said
+
+
+def test_a_weak_first_password_is_one_sentence(folder: Path) -> None:
+    with house(folder) as up:
+        up._environment["HYPRBOX_ADMIN_PASSWORD"] = "short"
+        assert "The first admin ada@example.com cannot be made" in complaint(up)
+        assert up.processes() == []
+
+
+def test_a_python_that_is_too_old_is_one_sentence(folder: Path) -> None:
+    """bootstrap looks for a new enough Python on the PATH; this PATH has only an old one."""
+    programs = folder.parent / "bin"
+    programs.mkdir()
+    for name in ("bash", "cat", "dirname", "id", "rm"):
+        (programs / name).symlink_to(shutil.which(name) or "")
+    for name in ("python3", "python3.11"):
+        old = programs / name
+        old.write_text('#!/bin/bash\n[ "$1" = --version ] && echo "Python 3.9.2" || exit 1\n')
+        old.chmod(0o755)
+    shutil.copytree(ROOT / "script", folder / "script")
+    answer = subprocess.run(
+        [shutil.which("bash") or "bash", str(folder / "script/bootstrap")],
+        env=clean_environment(PATH=str(programs)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode != 0
+    assert answer.stderr.strip() == "script/bootstrap: HyprBox needs Python 3.11 or newer; found Python 3.9.2."
+
+
+def test_bootstrap_is_quick_when_there_is_nothing_to_do() -> None:
+    if not (ROOT / ".venv/.made-for-dev").exists():
+        pytest.fail("the tests run in an environment that script/bootstrap did not make")
+    answer = subprocess.run([ROOT / "script/bootstrap"], capture_output=True, text=True, check=True, timeout=20)
+    assert answer.stdout == ""
+
+
+def test_house_finds_no_process_of_others(folder: Path) -> None:
+    assert os.getpid() not in [process.pid for process in House(folder).processes()]
