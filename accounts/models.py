@@ -22,7 +22,7 @@ class User(AbstractBaseUser):
     """Someone who logs in. `token_version` is in every token: raising it ends all of them at once."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    email = models.EmailField(max_length=254)
+    email = models.EmailField(max_length=254, unique=True)
     name = models.CharField(max_length=120)
     role = models.CharField(max_length=10, choices=Role.choices, default=Role.VIEWER)
     is_active = models.BooleanField(default=True)
