@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 from presets import documents, rendering
 
+BASH = shutil.which("bash") or "/bin/bash"
 ENVIRONMENT = {"PATH": os.environ["PATH"], "HOME": "/root", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TERM": "dumb"}
 
 
@@ -37,7 +39,7 @@ def run(
     path = folder / "script.sh"
     path.write_bytes(script)
     return subprocess.run(
-        ["bash", str(path), *arguments],
+        [BASH, str(path), *arguments],
         check=False,
         capture_output=True,
         stdin=subprocess.DEVNULL,
