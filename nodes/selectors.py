@@ -8,12 +8,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, cast
 
 from django.db import connection
-from django.db.models import Avg, Case, Count, F, Value, When
+from django.db.models import Avg, Case, Count, F, Q, Value, When
 from django.db.models.expressions import OrderBy
+from django.db.models.functions import Now
 
 from hyprbox.lib.errors import InvalidInput
 from nodes import rules
@@ -183,7 +184,7 @@ def list_nodes(wanted: NodeFilter) -> NodeQuerySet:
             nodes = nodes.in_group(rest)
         else:
             nodes = nodes.matching(word)
-    return nodes.order_by(*_ordering(wanted.ordering))
+    return nodes.annotate(now=Now()).order_by(*_ordering(wanted.ordering))
 
 
 def _ordering(text: str) -> list[OrderBy | str]:
@@ -287,6 +288,10 @@ def counts() -> Counts:
     return Counts(by_status, _mean(cpu), _mean(memory))
 
 
+def count_by_status() -> dict[Status, int]:
+    return counts().by_status
+
+
 def _mean(parts: list[tuple[float, int]]) -> float | None:
     weight = sum(number for _, number in parts)
     return sum(mean * number for mean, number in parts) / weight if weight else None
@@ -370,9 +375,16 @@ def fleet_json(nodes: NodeQuerySet | None = None, *, with_sparks: bool = False) 
     sql, params = rows.query.sql_with_params()
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT COALESCE(json_agg(row), '[]')::text FROM ({sql}) AS row", params)
-        return cast(str, cursor.fetchone()[0])
+        return cast(str, cursor.fetchone()[0]).replace("\n", "")
 
 
-def changed_since(moment: datetime) -> NodeQuerySet:
-    """Nodes that a heartbeat, a person or the judge has touched since `moment`."""
-    return Node.objects.present().filter(last_seen_at__gte=moment - timedelta(seconds=1))
+def touched(*, since: datetime | None = None, node_pks: Iterable[uuid.UUID | str] = ()) -> NodeQuerySet:
+    """Present nodes of these keys, or with a heartbeat after `since`."""
+    wanted = Q(pk__in=list(node_pks))
+    return Node.objects.present().filter(wanted | Q(last_seen_at__gte=since) if since else wanted)
+
+
+def removed_names(node_pks: Iterable[uuid.UUID | str]) -> list[str]:
+    """The names of those among these nodes that were removed."""
+    removed = Node.objects.filter(pk__in=list(node_pks), removed_at__isnull=False)
+    return list(removed.values_list("node_id", flat=True))

@@ -41,7 +41,8 @@ HINT_SECONDS = 0.25
 USE_NOTED_SECONDS = 60.0
 # With a prepared plan the planner would read the whole table of a small fleet for a batch that touches a few rows.
 SESSION = (
-    "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan; SET jit = off; SET lock_timeout = '500ms'"
+    "SELECT set_config(name, value, false) FROM (VALUES ('enable_seqscan', 'off'), ('jit', 'off'), "
+    "('plan_cache_mode', 'force_generic_plan'), ('lock_timeout', '500ms')) AS setting (name, value)"
 )
 
 log = structlog.get_logger(__name__)
@@ -72,8 +73,9 @@ class Row(msgspec.Struct, gc=False, omit_defaults=True):
 _WRITE = """
 WITH beats AS (
     SELECT * FROM ROWS FROM (jsonb_to_recordset(%s::jsonb) AS (
-        node uuid, cpu float8, memory float8, disk float8, load float8, rx float8, tx float8, version text, seconds integer,
-        metrics jsonb, sent timestamptz, machine text, instance text, beat bigint, inventory jsonb
+        node uuid, cpu float8, memory float8, disk float8, load float8, rx float8, tx float8,
+        version text, seconds integer, metrics jsonb, sent timestamptz,
+        machine text, instance text, beat bigint, inventory jsonb
     )) WITH ORDINALITY AS r (
         node, cpu, memory, disk, load, rx, tx, version, seconds, metrics, sent, machine, instance, beat, inventory, ord
     )
@@ -201,6 +203,9 @@ class Writer:
                 except (psycopg.OperationalError, psycopg.InterfaceError, OSError, TimeoutError) as error:
                     log.warning("heartbeats.database_away", error=str(error))
                     await self._give_up()
+                except Exception:  # a defect here must not leave every node waiting for an answer
+                    log.exception("heartbeats.writer_failed")
+                    await self._give_up()
         finally:
             await self._disconnect()
 
@@ -217,7 +222,7 @@ class Writer:
         if self._conn is None or self._conn.closed:
             async with asyncio.timeout(CONNECT_SECONDS):
                 self._conn = await db.async_connect(application_name="hyprbox-heartbeats")
-                await self._conn.execute(SESSION)
+                await self._conn.execute(SESSION, prepare=False)
         return self._conn
 
     async def _answer_lookups(self, conn: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
@@ -320,7 +325,7 @@ class Writer:
 
 
 class _Errands:
-    """What may follow a little later than the COMMIT: status flips, when tokens were used. On a thread, one at a time."""
+    """What may follow the COMMIT a little later, on a thread: status flips, and when tokens were used."""
 
     def __init__(self) -> None:
         self._woken: set[str] = set()
