@@ -124,15 +124,17 @@ class Delivery:
         crash_point("CP07")
         self.folder.write("started", {"at": time.time()})
         order = json.dumps({"secrets": self.secrets}).encode()
-        self._runner = subprocess.Popen(
-            [sys.executable, "-m", "agent.runner", str(self.folder.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=_runner_environment(),
-            start_new_session=True,
-            close_fds=True,
-        )
+        with open(self.folder.path / "runner.log", "wb") as complaints:
+            self._runner = subprocess.Popen(
+                [sys.executable, "-m", "agent.runner", str(self.folder.path)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=complaints,
+                env=_runner_environment(),
+                cwd=str(Path(__file__).resolve().parent.parent),
+                start_new_session=True,
+                close_fds=True,
+            )
         assert self._runner.stdin is not None
         try:
             self._runner.stdin.write(order)
@@ -225,12 +227,21 @@ class Delivery:
             return
         record = self.folder.read("exec")
         if record is None:
+            self.log.error("job.runner_failed", job=self.job_id, why=self._complaint())
             self.folder.write("result", {**cut_short(self.folder, "agent_error"), "outcome_unknown": False})
             return
         reason = "runner_killed" if record["boot_id"] == processes.boot_id() else "host_rebooted"
         if reason == "runner_killed":
             self._end_orphans(record)
         self.folder.write("result", cut_short(self.folder, reason))
+
+    def _complaint(self) -> str:
+        """The last line of what a runner that never began had to say."""
+        try:
+            lines = (self.folder.path / "runner.log").read_text(errors="replace").strip().splitlines()
+        except OSError:
+            return ""
+        return lines[-1][:500] if lines else ""
 
     def _is_runner_alive(self) -> bool:
         record = self.folder.read("exec")
