@@ -53,7 +53,7 @@ def detail(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
     crumbs = (Crumb("Jobs", reverse("jobs:list")), Crumb(str(job.pk)[:8], is_mono=True))
     # Whoever sees the output has the job's own stream, and a browser opens few connections at once.
     follows = context["stream_after"] is not None
-    topics = () if follows else (f"job-{job.pk}",)
+    topics = None if follows else (f"job-{job.pk}",)
     return pages.show(request, "jobs/detail.html", context, nav="jobs", crumbs=crumbs, topics=topics)
 
 

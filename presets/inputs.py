@@ -127,21 +127,33 @@ def default_text(variable: Variable) -> str:
     return params.seconds_in_words(int(variable.default)) if variable.type == "duration" else variable.default
 
 
-def preview(preset: Preset, values: Mapping[str, str]) -> Preview:
-    """Render the values, or show with each bad one what is wrong with it and on which line it stands."""
+def preview(preset: Preset, values: Mapping[str, str], *, is_untouched: bool = False) -> Preview:
+    """Render the values, or show with each bad one what is wrong with it and on which line it stands.
+
+    `is_untouched`: nobody has typed yet, so what is merely still empty is not called wrong.
+    """
     given = {each.name: values.get(each.name, "") for each in preset.variables}
     try:
         rendered = rendering.render(preset, given)
     except params.InvalidVariables as error:
-        return _wrong(preset, given, error.fields)
+        fields = {name: found for name, found in error.fields.items() if not is_untouched or given.get(name)}
+        return _wrong(preset, given, fields)
     inputs = tuple(Input(each, given[each.name]) for each in preset.variables)
     return Preview(preset, inputs, rendered.text, rendered.sha256, rendered.warnings)
+
+
+def _shown(variable: Variable, text: str) -> str:
+    """The value as it would stand in the script, or as it was typed."""
+    try:
+        return params.check_value(variable, text)
+    except params.InvalidValue:
+        return text.replace("\0", "�")
 
 
 def _wrong(preset: Preset, given: Mapping[str, str], fields: Mapping[str, list[str]]) -> Preview:
     inputs = tuple(Input(each, given[each.name], tuple(fields.get(each.name, ()))) for each in preset.variables)
     other = tuple(sentence for name, found in fields.items() if name not in given for sentence in found)
-    script = rendering.sketch(preset, {name: value.replace("\0", "�") for name, value in given.items()})
+    script = rendering.sketch(preset, {each.name: _shown(each, given[each.name]) for each in preset.variables})
     starts = tuple(f"readonly {name}=" for name in fields)
     bad = tuple(number for number, line in enumerate(script.split("\n"), 1) if starts and line.startswith(starts))
     return Preview(preset, inputs, script, other_errors=other, bad_lines=bad)

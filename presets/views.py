@@ -26,7 +26,9 @@ def _matches(preset: Preset, q: str, risk: str) -> bool:
 
 
 def _by_category(presets: Iterable[Preset]) -> list[tuple[str, list[Preset]]]:
-    return [(category, list(members)) for category, members in groupby(presets, key=lambda preset: preset.category)]
+    """The harmless ones first: that is what a newcomer should try."""
+    ordered = sorted(presets, key=lambda preset: (preset.category, RISKS.index(preset.risk), preset.title))
+    return [(category, list(members)) for category, members in groupby(ordered, key=lambda preset: preset.category)]
 
 
 @require_safe
@@ -59,7 +61,8 @@ def preview(request: HttpRequest, name: str) -> HttpResponse:
     pages.actor_of(request)
     preset = selectors.find_preset(name)
     data = request.POST if request.method == "POST" else request.GET
-    shown = inputs.preview(preset, inputs.read_values(preset, data.dict()))
+    values = inputs.read_values(preset, data.dict())
+    shown = inputs.preview(preset, values, is_untouched=request.method != "POST")
     context = {"preset": preset, "preview": shown, "nodes": [node for node in data.getlist("node") if node], "step": 1}
     if pages.is_fragment(request):
         return render(request, "presets/_preview_update.html", context)

@@ -38,11 +38,11 @@ def show(
     *,
     nav: str = "",
     crumbs: tuple[Crumb, ...] = (),
-    topics: tuple[str, ...] = (),
+    topics: tuple[str, ...] | None = (),
     status: int = 200,
 ) -> HttpResponse:
-    """Render a page in its shell. `topics` are what its one live stream carries."""
-    events = f"{reverse('events')}?{urlencode({'topics': ','.join(('nav', *topics))})}" if topics else ""
+    """Render a page in its shell. `topics` are what its one live stream carries; None for a page with another stream."""
+    events = "" if topics is None else f"{reverse('events')}?{urlencode({'topics': ','.join(('nav', *topics))})}"
     shell = {"nav": nav, "crumbs": crumbs, "events": events}
     return render(request, template, {**shell, **context}, status=status)
 

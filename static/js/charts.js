@@ -15,8 +15,8 @@ const faded = (value) => value.replace('rgb(', 'rgba(').replace(')', ', .1)');
 
 const clock = (seconds, isLong) => {
   const when = new Date(seconds * 1000);
-  const time = when.toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' });
-  return isLong ? `${when.toLocaleDateString([], { day: 'numeric', month: 'short' })} ${time}` : time;
+  const time = when.toLocaleTimeString('en-GB', { hour: '2-digit', minute: '2-digit', hourCycle: 'h23', timeZone: 'UTC' });
+  return isLong ? `${when.toLocaleDateString('en-GB', { day: 'numeric', month: 'short', timeZone: 'UTC' })} ${time}` : time;
 };
 
 const readout = (tip, plot, data) => {
@@ -34,7 +34,22 @@ const readout = (tip, plot, data) => {
   tip.style.left = `${Math.min(plot.cursor.left + 52, width - tip.offsetWidth - 8)}px`;
 };
 
+const drawLimit = (plot, limit, stroke) => {
+  const { ctx, bbox } = plot;
+  const y = plot.valToPos(limit, 'y', true);
+  ctx.save();
+  ctx.strokeStyle = stroke;
+  ctx.setLineDash([2 * devicePixelRatio, 3 * devicePixelRatio]);
+  ctx.lineWidth = devicePixelRatio;
+  ctx.beginPath();
+  ctx.moveTo(bbox.left, y);
+  ctx.lineTo(bbox.left + bbox.width, y);
+  ctx.stroke();
+  ctx.restore();
+};
+
 const options = (element, data, tip) => {
+  const limit = Number(element.dataset.limit ?? 0);
   const axis = { stroke: colour(element, 'ink-3'), font: '11px Geist, sans-serif', grid: { stroke: colour(element, 'grid'), width: 1 }, ticks: { show: false } };
   const series = data.series.map(({ key, label, filled }) => ({
     label, stroke: colour(element, key), fill: filled ? faded(colour(element, key)) : undefined,
@@ -48,7 +63,7 @@ const options = (element, data, tip) => {
       { ...axis, size: 46, splits: () => [0, 25, 50, 75, 100], values: (_, ticks) => ticks.map((tick) => `${tick} %`) },
     ],
     series: [{}, ...series],
-    hooks: { setCursor: [(plot) => readout(tip, plot, data)] },
+    hooks: { setCursor: [(plot) => readout(tip, plot, data)], draw: limit ? [(plot) => drawLimit(plot, limit, colour(element, 'warn'))] : [] },
   };
 };
 

@@ -160,6 +160,14 @@ const find = (wanted) => {
   if (out) out.textContent = `${hits.length} found`;
 };
 
+document.addEventListener('click', (event) => {
+  const link = event.target.closest('a[data-only]');
+  if (!link || !box || event.ctrlKey || event.metaKey) return;
+  event.preventDefault();
+  $$('a[data-only]').forEach((each) => { if (each === link) each.setAttribute('aria-current', 'true'); else each.removeAttribute('aria-current'); });
+  box.dataset.only = link.dataset.only;
+  goToEnd();
+});
 actions.wrap = (button) => press(button, box.toggleAttribute('data-wrap'));
 actions.follow = (button) => { tail.on = !tail.on; press(button, tail.on); goToEnd(); };
 

@@ -24,7 +24,7 @@ export const setConnection = (state) => {
   if (!banner) return;
   banner.hidden = isUp;
   const since = $('time', banner);
-  if (!isUp && since) since.textContent = lastDataAt.toLocaleTimeString([], { hour12: false });
+  if (!isUp && since) since.textContent = `${lastDataAt.toISOString().slice(11, 19)} UTC`;
 };
 
 const soon = () => {
