@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from presets import documents, params
+from presets import declarations, params
 from presets.params import InvalidVariables, Variable, validate
 from presets.tests.helpers import make_preset
 
@@ -270,4 +270,4 @@ def test_no_value_of_the_other_types_starts_with_a_dash(kind: str) -> None:
 
 def test_every_type_has_a_check_and_can_be_declared() -> None:
     for kind in params.TYPES:
-        assert documents.variable_document(variable(kind))["type"] == kind
+        assert declarations.variable_document(variable(kind))["type"] == kind

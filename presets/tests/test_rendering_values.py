@@ -13,6 +13,7 @@ from presets.params import MAX_VALUE_BYTES
 from presets.tests.helpers import make_preset, run
 
 PER_SCRIPT = 250
+ANY_CHARACTER = [chr(code) for code in (*range(1, 0xD800), *range(0xE000, 0x11000))]
 NASTY = [
     "'", '"', "`", "$", "\\", "!", "\n", "\r", "\t", "-", "--", ";", "&", "|", "<", ">", "(", ")", "{", "}", "[", "]",
     "*", "?", "~", "#", "=", "%", " ", "  ", "\x01", "\x7f", "\x1b[31m", "\u202e", "ğ", "é", "日本", "🙂", "\ufeff",
