@@ -99,7 +99,10 @@ def node_facts(detail: NodeDetail) -> list[tuple[str, Any, bool]]:
     """(name, value, whether it is an identifier) of what is known; unknown facts are left out."""
     inventory, card = detail.inventory, detail.card
     uptime = detail.metrics.get("uptime_seconds")
-    addresses = [(f"Address {n}" if n > 1 else "Address", at, True) for n, at in enumerate(inventory.get("ip_addresses") or [], 1)]
+    addresses = [
+        (f"Address {n}" if n > 1 else "Address", at, True)
+        for n, at in enumerate(inventory.get("ip_addresses") or [], 1)
+    ]
     facts: list[tuple[str, Any, bool]] = [
         ("System", card.os, False),
         ("Kernel", inventory.get("kernel"), True),

@@ -42,14 +42,20 @@ def lead(counts: Counts, worst: Sequence[NodeCard]) -> str:
     named = len(worst) if parts else 0
     more = counts.needing_attention - named
     if more > 0:
-        parts.append(f"{number(more).capitalize()} {'more' if named else ''} need{'s' if more == 1 else ''} a look.".replace("  ", " "))
+        parts.append(
+            f"{number(more).capitalize()} {'more' if named else ''} need{'s' if more == 1 else ''} a look.".replace(
+                "  ", " "
+            )
+        )
     if unknown := counts.by_status[Status.UNKNOWN]:
         parts.append(f"{number(unknown).capitalize()} {'has' if unknown == 1 else 'have'} not reported yet.")
     healthy = counts.by_status[Status.ONLINE]
     if healthy and (counts.needing_attention or unknown):
         parts.append(f"The other {f'{healthy:,} are' if healthy > 1 else 'one is'} healthy.")
     if not parts:
-        parts.append(f"{number(healthy).capitalize()} {'node reports' if healthy == 1 else 'nodes report'}, none above a limit.")
+        parts.append(
+            f"{number(healthy).capitalize()} {'node reports' if healthy == 1 else 'nodes report'}, none above a limit."
+        )
     return " ".join(parts)
 
 

@@ -64,7 +64,7 @@ class Wanted:
             sort=sort if sort in SORTS else "worst",
             view=view if view in VIEWS else ("map" if total >= MAP_FROM else "cards"),
             colour=query.get("colour", "") if query.get("colour", "") in COLOURS else "cpu",
-            range=Range(query["range"]) if query.get("range") in Range.values else Range.DAY,
+            range=Range(query["range"]) if query.get("range") in Range.values else Range.DAY,  # type: ignore[arg-type]
         )
 
     @property
@@ -108,7 +108,9 @@ class FleetState:
     @property
     def needs(self) -> list[tuple[Status, str]]:
         """Statuses that need someone, with their words: (CRITICAL, "2 critical")."""
-        found = [(status, self.counts.by_status[status]) for status in (Status.CRITICAL, Status.OFFLINE, Status.WARNING)]
+        found = [
+            (status, self.counts.by_status[status]) for status in (Status.CRITICAL, Status.OFFLINE, Status.WARNING)
+        ]
         return [(status, f"{count:,} {status.label.lower()}") for status, count in found if count]
 
     @property
@@ -141,7 +143,9 @@ def fleet_state(by: Actor) -> FleetState:
 
 def groups_of(cards: list[NodeCard], metric: str) -> list[tuple[str, list[NodeCard], int]]:
     """(group, its nodes with the worst and busiest first, how many are critical), the largest group first."""
-    by_group = sorted(cards, key=lambda card: (card.group, WORST_FIRST.index(card.status), -(getattr(card, metric) or 0)))
+    by_group = sorted(
+        cards, key=lambda card: (card.group, WORST_FIRST.index(card.status), -(getattr(card, metric) or 0))
+    )
     found = [(name, list(members)) for name, members in groupby(by_group, key=lambda card: card.group)]
     found.sort(key=lambda group: -len(group[1]))
     return [(name, nodes, sum(node.status == Status.CRITICAL for node in nodes)) for name, nodes in found]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+from dataclasses import replace
 from typing import Any
 
 from django.core.paginator import Page
@@ -17,9 +19,11 @@ from hyprbox.lib.pages import Crumb
 from jobs import selectors as jobs
 from jobs import summary
 from nodes import selectors, series
-from nodes.series import Range
+from nodes.series import History, Range
 from presets import selectors as presets
+from presets.documents import RISKS
 
+YOUNG_POINTS = 24
 CHART_RANGES = (Range.HOUR, Range.DAY, Range.WEEK)
 
 
@@ -35,6 +39,9 @@ def overview(request: HttpRequest) -> HttpResponse:
         response["HX-Push-Url"] = _address(request)
         return response
     history = series.fleet_history(wanted.range, node_count=fleet.counts.total)
+    if _is_young(history) and "range" not in request.GET:
+        wanted = replace(wanted, range=Range.HOUR)
+        history = series.fleet_history(wanted.range, node_count=fleet.counts.total)
     context = {"fleet": fleet, "chart": figures.fleet_chart(history), "charts": True, "ranges": CHART_RANGES}
     context |= {"sorts": SORTS, "facets": selectors.facets(), **_listing(request, wanted)}
     topics = ("fleet", wanted.topic)
@@ -61,18 +68,29 @@ def node(request: HttpRequest, node_id: str) -> HttpResponse:
     """One node: is it well, since when, which figure is the cause."""
     actor = pages.actor_of(request)
     detail, row = selectors.node_detail(node_id), selectors.find_node(node_id)
-    chosen = Range(request.GET["range"]) if request.GET.get("range") in Range.values else Range.DAY
+    chosen = _chosen_range(request, row.pk)
     recent = jobs.jobs_of_node(by=actor, node_pk=row.pk, limit=8)
     context = {
         **node_context(detail, chosen),
         "recent": [summary.of(job, timezone.now()) for job in recent],
         "activity": selectors.activity(row, limit=30),
-        "presets": presets.list_presets(),
+        "presets": sorted(presets.list_presets(), key=lambda preset: (RISKS.index(preset.risk), preset.title)),
         "charts": True,
     }
     crumbs = (Crumb("Fleet", "/"), Crumb(node_id, is_mono=True))
     topics = (f"node-{row.pk}-{chosen.value}",)
     return pages.show(request, "nodes/detail.html", context, nav="fleet", crumbs=crumbs, topics=topics)
+
+
+def _is_young(history: History) -> bool:
+    """Whether it has less than two hours to show, which would be a dot on a chart of a day."""
+    return history.range is Range.DAY and len(history.series["cpu_percent"]) < YOUNG_POINTS
+
+
+def _chosen_range(request: HttpRequest, node_pk: uuid.UUID) -> Range:
+    if request.GET.get("range") in Range.values:
+        return Range(request.GET["range"])
+    return Range.HOUR if _is_young(series.node_history(node_pk, Range.DAY)) else Range.DAY
 
 
 def node_context(detail: selectors.NodeDetail, chosen: Range) -> dict[str, Any]:

@@ -108,7 +108,8 @@ class Chart:
             {"key": line.key, "label": line.label, "data": list(line.values), "filled": index == 0}
             for index, line in enumerate(self.lines)
         ]
-        return {"t": list(self.times), "series": series, "long": self.is_long}
+        span = [int(self.start.timestamp()), int(self.end.timestamp())]
+        return {"t": list(self.times), "span": span, "series": series, "long": self.is_long}
 
 
 def chart(

@@ -53,11 +53,11 @@ const options = (element, data, tip) => {
   const axis = { stroke: colour(element, 'ink-3'), font: '11px Geist, sans-serif', grid: { stroke: colour(element, 'grid'), width: 1 }, ticks: { show: false } };
   const series = data.series.map(({ key, label, filled }) => ({
     label, stroke: colour(element, key), fill: filled ? faded(colour(element, key)) : undefined,
-    width: 1.75, dash: key === 'mem' ? [5, 3] : undefined, points: { show: false }, spanGaps: false,
+    width: 1.75, dash: key === 'mem' ? [5, 3] : undefined, points: { show: data.t.length < 4, size: 4 }, spanGaps: false,
   }));
   return {
     width: element.clientWidth, height: element.clientHeight, padding: [8, 4, 0, 0],
-    legend: { show: false }, cursor: { y: false, points: { size: 6 } }, scales: { y: { range: [0, 100] } },
+    legend: { show: false }, cursor: { y: false, points: { size: 6 } }, scales: { x: { range: () => data.span }, y: { range: [0, 100] } },
     axes: [
       { ...axis, grid: { show: false }, space: 90, size: 26, values: (_, ticks) => ticks.map((tick) => clock(tick, data.long)) },
       { ...axis, size: 46, splits: () => [0, 25, 50, 75, 100], values: (_, ticks) => ticks.map((tick) => `${tick} %`) },
