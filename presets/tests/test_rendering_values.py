@@ -40,9 +40,7 @@ def random_value(chance: random.Random, folder: Path) -> str:
     if chance.random() < 0.3:
         pieces.insert(chance.randint(0, len(pieces)), chance.choice(canaries(folder)))
     if chance.random() < 0.2:
-        pieces.append(
-            "".join(chr(chance.choice([*range(1, 0xD800), *range(0xE000, 0x3000)] or [65])) for _ in range(3))
-        )
+        pieces.extend(chance.choices(ANY_CHARACTER, k=3))
     return "".join(pieces)
 
 
