@@ -1,0 +1,42 @@
+"""From queue to result: a real agent, a real bash, and a control plane over HTTP."""
+
+from __future__ import annotations
+
+import hashlib
+
+
+def test_a_job_runs_and_its_output_and_result_arrive(plane, agent_process):
+    agent_process.start()
+    plane.wait(lambda: plane.heartbeats)
+    job = plane.queue({"check": "return 1", "apply": "echo applied; echo oops >&2", "verify": "echo verified"})
+    plane.finished(job)
+    assert job.status == "SUCCEEDED"
+    assert bytes(job.streams["stdout"].data) == b"applied\nverified\n"
+    assert bytes(job.streams["stderr"].data) == b"oops\n"
+    result = job.result
+    assert (result["exit_code"], result["changed"], result["reason"]) == (0, True, None)
+    assert [(p["name"], p["exit_code"], p["skipped"]) for p in result["phases"]] == [
+        ("check", 1, False),
+        ("apply", 0, False),
+        ("verify", 0, False),
+    ]
+    assert result["stdout_sha256"] == hashlib.sha256(b"applied\nverified\n").hexdigest()
+
+
+def test_the_first_line_arrives_within_a_second(plane, agent_process):
+    agent_process.start()
+    plane.wait(lambda: ("pending", 200) in plane.calls)
+    took = []
+    for _ in range(5):
+        job = plane.queue({"apply": "echo first; sleep 0.5"})
+        plane.finished(job)
+        took.append(job.first_output_at - job.queued_at)
+    assert max(took) < 1.0, took
+
+
+def test_a_second_job_waits_for_the_first(plane, agent_process):
+    agent_process.start()
+    jobs = [plane.queue({"apply": f"echo {n}"}) for n in range(3)]
+    for job in jobs:
+        plane.finished(job)
+    assert [bytes(job.streams["stdout"].data) for job in jobs] == [b"0\n", b"1\n", b"2\n"]
