@@ -52,9 +52,8 @@ class House:
         self.url = f"http://127.0.0.1:{self.port}"
         self.output: list[str] = []
         self._flags = flags
-        self._environment = clean_environment(
-            HYPRBOX_ADMIN_EMAIL=EMAIL, HYPRBOX_ADMIN_PASSWORD=PASSWORD, HYPRBOX_INTERVAL="1s", **environment
-        )
+        ours = {"HYPRBOX_ADMIN_EMAIL": EMAIL, "HYPRBOX_ADMIN_PASSWORD": PASSWORD, "HYPRBOX_INTERVAL": "1s"}
+        self._environment = clean_environment(**{**ours, **environment})
         self.process: subprocess.Popen[str] | None = None
 
     def launch(self) -> subprocess.Popen[str]:
@@ -118,9 +117,16 @@ class House:
             return process.environ().get("HYPRBOX_VAR_DIR") == str(self.folder) or str(self.folder) in process.cmdline()
         return False
 
+    def matching(self, pattern: str) -> list[psutil.Process]:
+        """The processes of this house whose command line matches."""
+        return [process for process in self.processes() if re.search(pattern, " ".join(process.cmdline()))]
+
+    def has(self, pattern: str) -> bool:
+        return bool(self.matching(pattern))
+
     def find(self, pattern: str) -> psutil.Process:
-        """The one process of this house whose command line matches."""
-        found = [process for process in self.processes() if re.search(pattern, " ".join(process.cmdline()))]
+        """The one process that matches."""
+        found = self.matching(pattern)
         assert len(found) == 1, [process.cmdline() for process in found]
         return found[0]
 
@@ -137,14 +143,15 @@ class House:
             self.end(signal.SIGTERM)
         self.kill_everything()
 
-    def log_in(self) -> httpx.Client:
+    @contextmanager
+    def api(self, *, password: str = PASSWORD) -> Iterator[httpx.Client]:
         """An API client of the admin."""
-        client = httpx.Client(base_url=self.url, timeout=30)
-        answer = client.post("/api/auth/login", json={"email": EMAIL, "password": PASSWORD})
-        assert answer.status_code == 200, answer.text
-        client.cookies.clear()
-        client.headers["Authorization"] = f"Bearer {answer.json()['access']}"
-        return client
+        with httpx.Client(base_url=self.url, timeout=30) as client:
+            answer = client.post("/api/auth/login", json={"email": EMAIL, "password": password})
+            assert answer.status_code == 200, answer.text
+            client.cookies.clear()
+            client.headers["Authorization"] = f"Bearer {answer.json()['access']}"
+            yield client
 
 
 @contextmanager

@@ -9,21 +9,30 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.house import PASSWORD, ROOT, House, clean_environment, house, wait_for
+from tests.house import EMAIL, ROOT, House, clean_environment, house, wait_for
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
     made = Path(tempfile.mkdtemp(prefix="hyprbox-up-"))
     made.chmod(0o755)
-    yield made / "var"
-    shutil.rmtree(made)
+    try:
+        yield made / "var"
+    finally:
+        shutil.rmtree(made)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with temporary_folder() as made:
+        yield made
 
 
 @pytest.fixture
@@ -41,49 +50,72 @@ def complaint(broken: House) -> str:
     return broken.text
 
 
-def test_it_runs_everything_and_ctrl_c_leaves_nothing(up: House) -> None:
-    up.start()
-    assert up.is_ready()
-    assert up.said(up.url)
-    assert up.said("Stop with Ctrl-C")
+@pytest.fixture(scope="module")
+def running() -> Iterator[House]:
+    """One that runs, shared by the tests after which it still does."""
+    with temporary_folder() as folder, house(folder) as made:
+        yield made.start()
+
+
+def test_it_runs_everything_and_says_where(running: House) -> None:
+    assert running.is_ready()
+    assert running.said(running.url)
+    assert running.said("Stop with Ctrl-C")
     for part in ("uvicorn", "procrastinate", "hyprnode", "postgres -D"):
-        assert up.find(part)
-    with up.log_in() as api:
+        assert running.find(part)
+
+
+def test_this_machine_is_online_soon(running: House) -> None:
+    with running.api() as api:
         wait_for(lambda: [node["status"] for node in api.get("/api/nodes").json()["results"]] == ["ONLINE"])
-    assert up.end(signal.SIGINT) == 0
-    assert up.processes() == []
 
 
-def test_its_second_start_keeps_everything(up: House) -> None:
-    up.start()
-    assert up.end(signal.SIGTERM) == 0
-    up.start()
-    assert not up.said("Log in with")
-    up.log_in().close()
-    assert up.end() == 0
-    assert up.processes() == []
-
-
-def test_a_generated_password_is_shown_once_and_works(folder: Path) -> None:
-    with house(folder, "--no-agent", HYPRBOX_NO_AGENT="") as up:
-        up._environment.pop("HYPRBOX_ADMIN_PASSWORD")
-        up.start()
-        line = next(line for line in up.output if "Log in with" in line)
-        assert PASSWORD not in line
-        assert len(line.split()[4]) >= 12
-        assert "shown this once" in line
-
-
-def test_secrets_are_closed_to_others(up: House) -> None:
-    up.start()
-    modes = {name: (up.folder / name).stat().st_mode & 0o777 for name in ("secret.key", "signing.key", "agent/token")}
+def test_secrets_are_closed_to_others(running: House) -> None:
+    names = ("secret.key", "signing.key", "agent/token")
+    modes = {name: (running.folder / name).stat().st_mode & 0o777 for name in names}
     assert modes == {"secret.key": 0o600, "signing.key": 0o400, "agent/token": 0o600}
 
 
-def test_without_an_agent_there_is_none(folder: Path) -> None:
-    with house(folder, HYPRBOX_NO_AGENT="1") as up:
+def test_a_second_one_on_the_same_folder_is_refused(running: House) -> None:
+    assert f"HyprBox already runs on {running.folder}" in complaint(House(running.folder))
+    assert running.is_ready()
+
+
+@pytest.mark.parametrize("part", ["web", "worker", "agent"])
+def test_a_child_that_dies_comes_back(running: House, part: str) -> None:
+    pattern = {"web": "uvicorn", "worker": "procrastinate", "agent": "hyprnode"}[part]
+    running.find(pattern).kill()
+    wait_for(lambda: running.said(f"The {part} was ended by signal 9"), why=running.text)
+    wait_for(lambda: running.has(pattern))
+    wait_for(running.is_ready)
+
+
+def test_postgresql_that_dies_comes_back(running: House) -> None:
+    running.find("postgres -D").kill()
+    wait_for(lambda: running.said("PostgreSQL died"), why=running.text)
+    wait_for(running.is_ready)
+
+
+def test_ctrl_c_leaves_nothing_and_the_next_start_finds_everything(up: House) -> None:
+    up.start()
+    assert up.end(signal.SIGINT) == 0
+    assert up.processes() == []
+    up.start()
+    assert not up.said("Log in with")
+    with up.api() as api:
+        assert api.get("/api/auth/me").json()["email"] == EMAIL
+    assert up.end(signal.SIGTERM) == 0
+    assert up.processes() == []
+
+
+def test_a_generated_password_is_shown_once_and_no_agent_runs_when_told_so(folder: Path) -> None:
+    with house(folder, HYPRBOX_NO_AGENT="1", HYPRBOX_ADMIN_PASSWORD="") as up:
         up.start()
-        assert not [process for process in up.processes() if "hyprnode" in " ".join(process.cmdline())]
+        line = next(line for line in up.output if "Log in with" in line)
+        assert "shown this once" in line
+        with up.api(password=line.split()[4]) as api:
+            assert api.get("/api/auth/me").json()["role"] == "admin"
+        assert not up.has("hyprnode")
 
 
 def test_it_starts_again_after_everything_was_killed(up: House) -> None:
@@ -106,29 +138,6 @@ def test_it_ends_what_a_killed_supervisor_left(up: House) -> None:
     assert left.isdisjoint(process.pid for process in up.processes())
     assert up.end() == 0
     assert up.processes() == []
-
-
-@pytest.mark.parametrize(("part", "words"), [("uvicorn", "The web was"), ("procrastinate", "The worker was")])
-def test_a_child_that_dies_comes_back(up: House, part: str, words: str) -> None:
-    up.start()
-    died = up.find(part)
-    died.kill()
-    wait_for(lambda: up.said(f"{words} ended by signal 9"), why=up.text)
-    wait_for(lambda: up.is_ready() and up.find(part).pid != died.pid)
-
-
-def test_postgresql_that_dies_comes_back(up: House) -> None:
-    up.start()
-    up.find("postgres -D").kill()
-    wait_for(lambda: up.said("PostgreSQL died"), why=up.text)
-    wait_for(up.is_ready, seconds=20)
-
-
-def test_a_second_one_on_the_same_folder_is_refused(up: House, folder: Path) -> None:
-    up.start()
-    with house(folder) as second:
-        assert f"HyprBox already runs on {folder}" in complaint(second)
-    assert up.is_ready()
 
 
 def test_a_taken_port_is_one_sentence(up: House) -> None:
@@ -158,8 +167,7 @@ def test_an_unreachable_database_is_one_sentence(folder: Path) -> None:
 
 
 def test_a_weak_first_password_is_one_sentence(folder: Path) -> None:
-    with house(folder) as up:
-        up._environment["HYPRBOX_ADMIN_PASSWORD"] = "short"
+    with house(folder, HYPRBOX_ADMIN_PASSWORD="short") as up:
         assert "The first admin ada@example.com cannot be made" in complaint(up)
         assert up.processes() == []
 

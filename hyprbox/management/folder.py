@@ -20,6 +20,7 @@ def prepare(options: UpOptions) -> None:
         if not options.var_dir.exists():
             options.var_dir.mkdir(parents=True)
             options.var_dir.chmod(0o755)  # PostgreSQL's account has to pass; each secret in it is closed by itself
+        (options.var_dir / "static").mkdir(exist_ok=True)  # where collectstatic would put files; looked for either way
         for folder in (options.run_dir, options.log_dir, options.agent_dir):
             folder.mkdir(mode=0o700, exist_ok=True)
             _probe(folder)
