@@ -1,0 +1,89 @@
+"""The job page's console: nothing lost, nothing doubled, nothing but text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.agent import Agent, Held
+from tests.house import House
+
+
+@pytest.fixture
+def held(house: House, agent: Agent) -> Iterator[Held]:
+    """A running job on `web-1`."""
+    with house.api() as api:
+        order = {"preset": "system-report", "variables": {}, "node_id": "web-1"}
+        answer = api.post("/api/jobs", json=order)
+        assert answer.status_code == 201, answer.text
+    yield agent.take()
+
+
+def lines(page: Page, kind: str = "out") -> list[str]:
+    return page.locator(f".console .ln[data-k={kind}] > span").all_inner_texts()
+
+
+def test_lines_arrive_while_it_runs_and_survive_reloads(ada: Page, held: Held) -> None:
+    held.write("one\ntwo\nthr")
+    ada.goto(f"/jobs/{held.id}/")
+    expect(ada.locator(".console")).to_contain_text("thr")
+    held.write("ee\nfour\n")
+    expect(ada.locator(".console")).to_contain_text("four")
+    assert lines(ada) == ["one", "two", "three", "four"]
+    ada.reload()
+    held.write("five\nhalf a ")
+    expect(ada.locator(".console")).to_contain_text("half a")
+    ada.reload()
+    held.write("line\n")
+    held.write("last, without an end")
+    held.end()
+    expect(ada.locator("#job-header .pill")).to_have_text("Succeeded")
+    expected = ["one", "two", "three", "four", "five", "half a line", "last, without an end"]
+    expect(ada.locator(".console .tail")).to_have_count(0)
+    assert lines(ada) == expected
+    ada.reload()
+    assert lines(ada) == expected
+
+
+def test_output_is_text_and_colours_are_classes(ada: Page, held: Held) -> None:
+    ada.goto(f"/jobs/{held.id}/")
+    evil = "<img src=x onerror=alert(1)> \x1b[31mred\x1b[0m \x1b]0;title\x07\x1b[2Jplain"
+    held.write(f"{evil}\n")
+    held.write("\x1b[1;33mbold warning\x1b[0m\n", stream="stderr")
+    for _ in range(2):  # live, then rendered by the server
+        expect(ada.locator(".ansi-red-fg")).to_have_text("red")
+        expect(ada.locator(".ln[data-k=err] .ansi-yellow-fg.ansi-bold")).to_have_text("bold warning")
+        assert lines(ada) == ["<img src=x onerror=alert(1)> red plain"]
+        assert ada.locator(".console img").count() == 0
+        ada.reload()
+    held.end()
+
+
+def test_streams_can_be_seen_apart_and_text_is_found(ada: Page, held: Held) -> None:
+    held.write("to stdout\n")
+    held.write("to stderr\n", stream="stderr")
+    ada.goto(f"/jobs/{held.id}/")
+    ada.get_by_role("link", name="stderr").click()
+    expect(ada.locator(".ln[data-k=out]")).to_be_hidden()
+    expect(ada.locator(".ln[data-k=err]")).to_be_visible()
+    ada.get_by_role("link", name="All", exact=True).click()
+    ada.get_by_label("Find in output").fill("to std")
+    expect(ada.locator("[data-hits]")).to_have_text("2 found")
+    held.end(3)
+    expect(ada.locator("#job-header .pill")).to_have_text("Failed")
+    expect(ada.locator("#job-facts")).to_contain_text("exit 3")
+
+
+def test_a_viewer_sees_the_state_but_no_output(vera: Page, held: Held) -> None:
+    held.write("a secret of this server\n")
+    answer = vera.goto(f"/jobs/{held.id}/?tab=script")
+    assert answer is not None
+    html = answer.text()
+    assert "a secret of this server" not in html and "hb_apply" not in html
+    expect(vera.locator("main")).to_contain_text("not shown to viewers")
+    held.end()
+    expect(vera.locator("#job-header .pill")).to_have_text("Succeeded")
+    assert vera.request.get(f"/api/jobs/{held.id}/output?stream=stdout").status == 403
+    assert vera.request.get(f"/api/jobs/{held.id}/stream").status == 403

@@ -1,0 +1,101 @@
+"""What a newcomer does: from signing in to a finished job on this very machine, and a token for the next one."""
+
+from __future__ import annotations
+
+import re
+import socket
+
+import httpx
+from playwright.sync_api import Page, expect
+
+from tests.browser.agent import Agent
+from tests.browser.conftest import sign_in
+
+COMMAND = re.compile(r"HYPRBOX_NODE_TOKEN=(hbnt_\w+).* hyprnode$")
+
+
+def test_from_signing_in_to_a_finished_job(page: Page) -> None:
+    name = socket.gethostname()
+    sign_in(page)
+    card = page.locator(".node-card").filter(has_text=name).first
+    expect(card.locator(".trio")).to_contain_text(re.compile(r"\d+\s%"))
+    card.get_by_role("link").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(name)
+
+    page.get_by_label("Preset", exact=True).select_option("system-report")
+    page.get_by_role("button", name="Preview and run").click()
+    expect(page.locator("#code")).to_contain_text("hb_apply()")
+    page.get_by_role("button", name=f"Run on {name}").click()
+
+    page.wait_for_url("**/jobs/*-*/")
+    expect(page.locator(".console .ln[data-k=out]").nth(3)).to_be_attached()
+    page.reload()
+    expect(page.locator("#job-header .pill")).to_have_text("Succeeded", timeout=90_000)
+    expect(page.locator("#job-facts")).to_contain_text(re.compile(r"Exit code\s*0"))
+    expect(page.locator(".console .tail")).to_have_count(0)
+    live = page.locator(".console .ln[data-k=out] > span").all_inner_texts()
+    page.reload()
+    assert page.locator(".console .ln[data-k=out] > span").all_inner_texts() == live
+
+
+def test_the_overview_moves_without_a_reload(ada: Page, agent: Agent) -> None:
+    card = ada.locator(".node-card").filter(has_text="web-1")
+    expect(card).to_be_visible()
+    ada.evaluate("window.isSamePage = true")
+    for cpu in (71.0, 23.0):
+        before = card.locator(".spark path").last.get_attribute("d")
+        agent.beat(cpu_percent=cpu)
+        expect(card.locator(".trio dd").first).to_have_text(f"{cpu:.0f}\u00a0%", timeout=3_000)
+        assert card.locator(".spark path").last.get_attribute("d") != before
+    assert ada.evaluate("window.isSamePage")
+
+
+def test_a_token_is_shown_once_turns_green_and_can_be_revoked(ada: Page, live_server_url: str) -> None:
+    ada.goto("/settings/tokens/")
+    ada.get_by_label("Name").fill("second server")
+    ada.get_by_label("Node").fill("web-2")
+    ada.get_by_role("button", name="Create token").click()
+    command = ada.locator("#command").inner_text()
+    match = COMMAND.search(command)
+    assert match is not None and "HYPRBOX_KEYS_SHA256=" in command
+    expect(ada.locator(".waiting")).to_contain_text("Waiting for the first heartbeat")
+
+    with httpx.Client(base_url=live_server_url, headers={"Authorization": f"Bearer {match[1]}"}) as client:
+        Agent(client, "web-2").beat()
+        expect(ada.locator(".waiting")).to_contain_text("web-2 reports", timeout=5_000)
+        ada.get_by_role("link", name="I have saved it").click()
+        ada.wait_for_url("**/settings/tokens/")
+        assert match[1] not in ada.content()
+
+        row = ada.locator("tr").filter(has_text="second server")
+        row.get_by_role("button", name="Revoke").click()
+        ada.get_by_role("dialog").get_by_role("button", name="Revoke token").click()
+        expect(row).to_contain_text("Revoked")
+        body = {"node_id": "web-2", "agent_version": "0.1.0", "interval_seconds": 60, "metrics": {}}
+        assert client.post("/api/nodes/heartbeat", json=body).status_code == 401
+
+
+def test_the_palette_finds_a_node(ada: Page, agent: Agent) -> None:
+    ada.keyboard.press("Control+k")
+    ada.keyboard.type("web-1")
+    expect(ada.locator("#palette-found a").first).to_contain_text("web-1")
+    ada.keyboard.press("Enter")
+    ada.wait_for_url("**/nodes/web-1/")
+
+
+def test_shortcuts_lead_to_places(ada: Page) -> None:
+    ada.keyboard.press("g")
+    ada.keyboard.press("j")
+    ada.wait_for_url("**/jobs/")
+    ada.keyboard.press("?")
+    expect(ada.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
+
+
+def test_a_lost_connection_says_so_and_heals(ada: Page, agent: Agent) -> None:
+    expect(ada.locator(".conn")).to_have_text("Live")
+    ada.context.set_offline(True)
+    ada.evaluate("window.dispatchEvent(new Event('offline'))")
+    ada.context.set_offline(False)
+    agent.beat(cpu_percent=44.0)
+    card = ada.locator(".node-card").filter(has_text="web-1")
+    expect(card.locator(".trio dd").first).to_have_text("44\u00a0%", timeout=8_000)

@@ -1,0 +1,58 @@
+"""Signing in and out."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Watch, sign_in
+from tests.house import EMAIL, PASSWORD
+
+
+def test_a_wrong_password_gets_one_calm_sentence(page: Page, watch: Watch) -> None:
+    watch.expect("401")
+    page.goto("/login/")
+    page.get_by_label("E-mail address").fill(EMAIL)
+    page.get_by_label("Password").fill("not the password")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("alert")).to_have_text("The e-mail address and the password do not match.")
+    expect(page.get_by_label("E-mail address")).to_have_value(EMAIL)
+    expect(page.get_by_label("Password")).to_be_focused()
+    expect(page.get_by_label("Password")).to_have_value("")
+
+
+def test_a_page_that_needs_someone_leads_to_sign_in_and_back(page: Page) -> None:
+    page.goto("/jobs/?status=FAILED")
+    assert page.url.endswith("/login/?next=%2Fjobs%2F%3Fstatus%3DFAILED")
+    page.get_by_label("E-mail address").fill(EMAIL)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url("**/jobs/?status=FAILED")
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["https://evil.example/", "//evil.example/", "/\\evil.example", "javascript:alert(1)", "https:evil.example", "evil"],
+)
+def test_open_redirects_are_refused(page: Page, live_server_url: str, target: str) -> None:
+    page.goto("/login/")
+    page.evaluate("(value) => { document.querySelector('[name=next]').value = value; }", target)
+    page.get_by_label("E-mail address").fill(EMAIL)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url(f"{live_server_url}/")
+
+
+def test_signing_out_ends_the_session(ada: Page) -> None:
+    ada.get_by_role("button", name="Sign out").first.click()
+    ada.wait_for_url("**/login/")
+    ada.goto("/jobs/")
+    assert "/login/" in ada.url
+
+
+def test_the_theme_is_remembered_by_the_server(page: Page) -> None:
+    sign_in(page)
+    page.locator(".side").get_by_role("button", name="Theme").click()
+    assert page.locator("html").get_attribute("data-theme") == "dark"
+    answer = page.reload()
+    assert answer is not None and 'data-theme="dark"' in answer.text()
