@@ -75,21 +75,21 @@ def _remove_own_run() -> None:
 _set_environment(_VAR_DIR)
 
 # Only now may Django wake up. Below: settings that only tests want, then the cast.
-import django  # noqa: E402
+import django
 
 django.setup()
 
-from django.conf import settings  # noqa: E402
-from django.contrib.auth.hashers import BCryptSHA256PasswordHasher  # noqa: E402
+from django.conf import settings
+from django.contrib.auth.hashers import BCryptSHA256PasswordHasher
 
-from hyprbox.lib import signing  # noqa: E402
+from hyprbox.lib import signing
 
 BCryptSHA256PasswordHasher.rounds = 4  # the real cost would take half of a test run
 signing.create_key(settings.HYPRBOX_SIGNING_KEY_FILE)
 settings.STATIC_ROOT.mkdir(parents=True, exist_ok=True)
 
 
-from django.db.backends.postgresql.operations import DatabaseOperations  # noqa: E402
+from django.db.backends.postgresql.operations import DatabaseOperations
 
 _sql_flush = DatabaseOperations.sql_flush
 
@@ -120,13 +120,13 @@ def django_db_modify_db_settings(postgres: EmbeddedPostgres) -> None:
 
 # --- the cast ---
 
-from django.utils import timezone  # noqa: E402
+from django.utils import timezone
 
-from accounts.models import User  # noqa: E402
-from hyprbox.lib.actors import Role  # noqa: E402
-from nodes.models import Node  # noqa: E402
-from tests import factories  # noqa: E402
-from tests.client import ApiClient  # noqa: E402
+from accounts.models import User
+from hyprbox.lib.actors import Role
+from nodes.models import Node
+from tests import factories
+from tests.client import ApiClient
 
 
 @pytest.fixture

@@ -15,9 +15,10 @@ from accounts import services
 from accounts.models import RefreshFamily, User
 from audit import services as audit
 from audit.actions import Action
+from hyprbox.lib.actors import actor_of
 
 
-class UserChangeForm(forms.ModelForm):
+class UserChangeForm(forms.ModelForm):  # type: ignore[type-arg]
     password = ReadOnlyPasswordHashField(help_text="Set a new one with manage.py create_admin, or in the profile.")
 
     class Meta:
@@ -25,7 +26,7 @@ class UserChangeForm(forms.ModelForm):
         fields = ("email", "name", "role", "is_active", "password")
 
 
-class UserAddForm(forms.ModelForm):
+class UserAddForm(forms.ModelForm):  # type: ignore[type-arg]
     password = forms.CharField(widget=forms.PasswordInput, max_length=128, strip=False)
 
     class Meta:
@@ -41,7 +42,7 @@ class UserAddForm(forms.ModelForm):
 
 
 @admin.register(User)
-class UserAdmin(admin.ModelAdmin):
+class UserAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     list_display = ("email", "name", "role", "is_active", "last_login", "created_at")
     list_filter = ("role", "is_active")
     search_fields = ("email", "name")
@@ -56,7 +57,7 @@ class UserAdmin(admin.ModelAdmin):
 
     @transaction.atomic
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
-        by = request.actor
+        by = actor_of(request)
         if not change:
             obj.set_password(form.cleaned_data["password"])
             super().save_model(request, obj, form, change)

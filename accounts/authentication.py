@@ -23,7 +23,7 @@ from accounts import jwt
 from accounts.models import User
 from accounts.selectors import actor_for, find_active
 from hyprbox.lib import lanes
-from hyprbox.lib.actors import Actor
+from hyprbox.lib.actors import Actor, set_actor
 from hyprbox.lib.errors import NotAuthenticated
 
 COOKIE = "hb_token"
@@ -47,13 +47,13 @@ class ActorMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         ip, request_id = getattr(request, "client_ip", ""), getattr(request, "id", "")
         if request.path.startswith(settings.STATIC_URL) or not request.COOKIES.get(settings.SESSION_COOKIE_NAME):
-            request.actor = Actor.anonymous(ip=ip, request_id=request_id)
+            set_actor(request, Actor.anonymous(ip=ip, request_id=request_id))
             return self.get_response(request)
         user = request.user
         if isinstance(user, User) and user.is_active:
-            request.actor = actor_for(user, ip=ip, request_id=request_id)
+            set_actor(request, actor_for(user, ip=ip, request_id=request_id))
         else:
-            request.actor = Actor.anonymous(ip=ip, request_id=request_id)
+            set_actor(request, Actor.anonymous(ip=ip, request_id=request_id))
         return self.get_response(request)
 
 

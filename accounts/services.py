@@ -22,7 +22,7 @@ from accounts.selectors import actor_for, find_active
 from audit import services as audit
 from audit.actions import Action
 from hyprbox.lib.actors import Actor, Capability, Kind, Role, require
-from hyprbox.lib.errors import InvalidInput
+from hyprbox.lib.errors import InvalidInput, NotAuthenticated
 from hyprbox.lib.ids import rate_key
 
 # bcrypt takes ~0.2 s of a core: more than four at once would starve everything else in the process.
@@ -214,3 +214,11 @@ def password_problems(password: str, user: User | None = None) -> list[str]:
     except InvalidInput as error:
         return error.fields["password"]
     return []
+
+
+def whoami(*, by: Actor) -> User:
+    """The caller's own row."""
+    user = find_active(by.id)
+    if user is None:
+        raise NotAuthenticated()
+    return user

@@ -17,6 +17,7 @@ from accounts import services
 from accounts.errors import TooManyLogins, WrongCredentials
 from accounts.forms import LoginForm
 from hyprbox.lib import pages
+from hyprbox.lib.actors import actor_of
 from hyprbox.lib.errors import RateLimited
 
 NEXT_THEME = {"": "dark", "auto": "dark", "dark": "light", "light": "auto"}
@@ -31,19 +32,19 @@ def login(request: HttpRequest) -> HttpResponse:
     """The sign-in page. One sentence for every wrong pair, so that it tells nobody which accounts exist."""
     target = pages.safe_next(request)
     if request.method != "POST":
-        return redirect(target) if request.actor.is_known else _login_page(request, LoginForm(), target)
+        return redirect(target) if actor_of(request).is_known else _login_page(request, LoginForm(), target)
     form = LoginForm(request.POST)
     if not form.is_valid():
         return _login_page(request, form, target, status=400)
     try:
-        user = services.check_credentials(by=request.actor, **form.cleaned_data)
+        user = services.check_credentials(by=actor_of(request), **form.cleaned_data)
     except WrongCredentials:
         form.add_error(None, WRONG)
         return _login_page(request, form, target, status=401)
     except (RateLimited, TooManyLogins) as error:
         form.add_error(None, error.message)
         return _login_page(request, form, target, status=429)
-    services.note_login(user=user, by=request.actor, via="page")
+    services.note_login(user=user, by=actor_of(request), via="page")
     start_session(request, user, backend=settings.AUTHENTICATION_BACKENDS[0])
     return redirect(target)
 
@@ -55,8 +56,8 @@ def _login_page(request: HttpRequest, form: LoginForm, target: str, status: int 
 
 @require_POST
 def logout(request: HttpRequest) -> HttpResponse:
-    if request.actor.is_known:
-        services.log_out(by=request.actor)
+    if actor_of(request).is_known:
+        services.log_out(by=actor_of(request))
     end_session(request)
     return redirect("login")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from typing import Any, Dict, Optional
+from typing import Any
 
 import requests
 
@@ -26,8 +26,8 @@ class CallFailed(Exception):
         *,
         status: int = 0,
         code: str = "",
-        detail: Optional[Dict[str, Any]] = None,
-        retry_after: Optional[float] = None,
+        detail: dict[str, Any] | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.status, self.code, self.retry_after = status, code, retry_after
@@ -46,19 +46,23 @@ class Client:
         self._base = config.api_url
         self._session = requests.Session()
         self._session.headers.update(
-            {"Authorization": f"Bearer {config.token}", "User-Agent": f"hyprnode/{__version__}", "Accept": "application/json"}
+            {
+                "Authorization": f"Bearer {config.token}",
+                "User-Agent": f"hyprnode/{__version__}",
+                "Accept": "application/json",
+            }
         )
 
-    def get(self, path: str, params: Optional[Dict[str, Any]] = None, *, timeout: float = 10.0) -> Dict[str, Any]:
+    def get(self, path: str, params: dict[str, Any] | None = None, *, timeout: float = 10.0) -> dict[str, Any]:
         return self._call("GET", path, params=params, timeout=timeout)
 
-    def post(self, path: str, body: Dict[str, Any], *, timeout: float = 20.0) -> Dict[str, Any]:
+    def post(self, path: str, body: dict[str, Any], *, timeout: float = 20.0) -> dict[str, Any]:
         return self._call("POST", path, json=body, timeout=timeout)
 
     def close(self) -> None:
         self._session.close()
 
-    def _call(self, method: str, path: str, *, timeout: float, **arguments: Any) -> Dict[str, Any]:
+    def _call(self, method: str, path: str, *, timeout: float, **arguments: Any) -> dict[str, Any]:
         try:
             answer = self._session.request(
                 method, self._base + path, timeout=(10.0, timeout), allow_redirects=False, **arguments
@@ -70,7 +74,7 @@ class Client:
         raise _failure(method, path, answer)
 
 
-def _json(answer: requests.Response) -> Dict[str, Any]:
+def _json(answer: requests.Response) -> dict[str, Any]:
     if not answer.content:
         return {}
     try:
@@ -108,7 +112,7 @@ class Backoff:
 
     def __init__(self) -> None:
         self._failures = 0
-        self._succeeded_at: Optional[float] = None
+        self._succeeded_at: float | None = None
 
     @property
     def is_failing(self) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Mapping, Optional
 from urllib.parse import urlsplit
 
 ENV_FILE = Path("/etc/hyprbox/hyprnode.env")
@@ -54,9 +54,7 @@ class Config:
         return f"Config(api_url={self.api_url!r}, node_id={self.node_id!r}, token=hidden)"
 
 
-def load(
-    flags: Mapping[str, Optional[str]], environ: Mapping[str, str] = os.environ, env_file: Path = ENV_FILE
-) -> Config:
+def load(flags: Mapping[str, str | None], environ: Mapping[str, str] = os.environ, env_file: Path = ENV_FILE) -> Config:
     """The first of flag, environment and file wins for each setting. Raises `BadSetting`."""
     values = dict(read_env_file(env_file))
     values.update({name: environ[name] for name in NAMES if environ.get(name)})

@@ -6,6 +6,7 @@ killing this one neither ends nor repeats them.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import random
@@ -15,7 +16,7 @@ import threading
 import time
 import uuid
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 from agent import __version__, config, secretrefs
 from agent.client import Backoff, CallFailed, Client
@@ -100,13 +101,13 @@ class Heart:
         self._meter = Meter()
         self._machine_id = machine_id()
         self._instance_id = state.instance_id()
-        self._sent_inventory: Optional[Dict[str, Any]] = None
+        self._sent_inventory: dict[str, Any] | None = None
         self._looked_at = 0.0
         self.clock_offset = 0.0
 
-    def beat(self, client: Client) -> Dict[str, Any]:
+    def beat(self, client: Client) -> dict[str, Any]:
         """Send one. Raises `CallFailed`."""
-        body: Dict[str, Any] = {
+        body: dict[str, Any] = {
             "node_id": self._settings.node_id,
             "agent_version": __version__,
             "interval_seconds": self._settings.interval,
@@ -126,7 +127,7 @@ class Heart:
             self._sent_inventory = fresh
         return answer
 
-    def _changed_inventory(self) -> Optional[Dict[str, Any]]:
+    def _changed_inventory(self) -> dict[str, Any] | None:
         now = time.monotonic()
         if self._sent_inventory is not None and now - self._looked_at < INVENTORY_SECONDS:
             return None
@@ -135,10 +136,8 @@ class Heart:
         return None if found == self._sent_inventory else found
 
     def _note_clock(self, server_time: Any, sent: float, received: float) -> None:
-        try:
+        with contextlib.suppress(Malformed):  # an older server: no judgement about the clock
             self.clock_offset = (sent + received) / 2 - parse_time(server_time).timestamp()
-        except Malformed:
-            pass  # an older server: no judgement about the clock
 
 
 class Agent:
@@ -150,8 +149,8 @@ class Agent:
         self.keys = KeyRing(settings.state_dir, settings.keys_sha256)
         self.heart = Heart(settings, self.state)
         self.stop = threading.Event()
-        self._deliveries: Dict[str, Delivery] = {}
-        self._threads: List[threading.Thread] = []
+        self._deliveries: dict[str, Delivery] = {}
+        self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
 
     # --- life ---
@@ -243,7 +242,7 @@ class Agent:
                 forget_at = time.monotonic() + 3600
             self.stop.wait(max(0, int(answer.get("poll_after_ms") or 0)) / 1000)
 
-    def _poll(self, client: Client, request_id: str, reconcile: bool) -> Dict[str, Any]:
+    def _poll(self, client: Client, request_id: str, reconcile: bool) -> dict[str, Any]:
         query = {
             "node_id": self.settings.node_id,
             "request_id": request_id,
@@ -316,10 +315,10 @@ class Agent:
     def _check(self, offer: Offer) -> Any:
         return self.keys.check(offer, node_id=self.settings.node_id, clock_offset=self.heart.clock_offset)
 
-    def _secret_environment(self) -> Dict[str, str]:
+    def _secret_environment(self) -> dict[str, str]:
         return {**config.read_env_file(config.ENV_FILE), **os.environ}
 
-    def _answer_seen(self, folder: JobFolder, offer: Offer, known: Optional[Dict[str, Any]]) -> None:
+    def _answer_seen(self, folder: JobFolder, offer: Offer, known: dict[str, Any] | None) -> None:
         """A job that was executed is never executed again, whatever the server says; it hears how it ended."""
         if offer.job_id in self._deliveries:
             return
@@ -336,7 +335,7 @@ class Agent:
         finally:
             client.close()
 
-    def _reconcile(self, holding: List[Any]) -> None:
+    def _reconcile(self, holding: list[Any]) -> None:
         """Jobs that the server thinks we run but our journal does not know: nobody can say how they ended."""
         for held in holding:
             job_id = str(held.get("id"))
@@ -355,7 +354,7 @@ class Agent:
         if delivery is not None:
             delivery.cancel()
 
-    def _deliver(self, folder: JobFolder, secrets: Optional[Dict[str, str]] = None) -> None:
+    def _deliver(self, folder: JobFolder, secrets: dict[str, str] | None = None) -> None:
         if secrets is None and not folder.has("exec") and not folder.has("result"):
             secrets = self._secrets_again(folder)
             if secrets is None:
@@ -369,7 +368,7 @@ class Agent:
             self._threads.append(thread)
         thread.start()
 
-    def _secrets_again(self, folder: JobFolder) -> Optional[Dict[str, str]]:
+    def _secrets_again(self, folder: JobFolder) -> dict[str, str] | None:
         """After a restart between intent and start: the pointers are resolved anew."""
         intent = folder.read("intent") or {}
         try:
@@ -392,7 +391,7 @@ class Agent:
         self.log.info("job.taken", job=delivery.job_id)
         try:
             delivery.run()
-        except Exception as error:  # one broken job must not end the agent; the journal keeps it for the next start
+        except Exception as error:  # noqa: BLE001 - one broken job must not end the agent; the next start resumes it
             self.log.error("job.delivery_failed", job=delivery.job_id, error=repr(error))
         finally:
             delivery.client.close()
@@ -426,7 +425,7 @@ def doctor(settings: Config) -> int:
     line(True, f"settings: {settings.node_id} at {settings.api_url}, every {settings.interval} s")
     line(os.geteuid() == 0, "runs as root" if os.geteuid() == 0 else "not root: most presets need it")
     try:
-        state: Optional[StateDir] = StateDir(settings.state_dir)
+        state: StateDir | None = StateDir(settings.state_dir)
         problem = state.spool_problem() if state else ""
         line(not problem, problem or f"state directory {settings.state_dir} is writable")
     except AlreadyRunning:
@@ -450,7 +449,7 @@ def doctor(settings: Config) -> int:
     return 1 if problems else 0
 
 
-def main(arguments: Optional[List[str]] = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Entry point of `hyprnode`."""
     given = parse_arguments(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -469,12 +468,20 @@ def main(arguments: Optional[List[str]] = None) -> int:
     return 0
 
 
-def parse_arguments(arguments: List[str]) -> Dict[str, Any]:
+def parse_arguments(arguments: list[str]) -> dict[str, Any]:
     """Flags override the environment. argparse, because click would cost memory in a process that idles for years."""
     import argparse
 
-    parser = argparse.ArgumentParser(prog="hyprnode", description="The HyprBox agent: reports on this server and runs its jobs.")
-    parser.add_argument("command", nargs="?", choices=["run", "doctor"], default="run", help="run (default), or doctor: check the set-up")
+    parser = argparse.ArgumentParser(
+        prog="hyprnode", description="The HyprBox agent: reports on this server and runs its jobs."
+    )
+    parser.add_argument(
+        "command",
+        nargs="?",
+        choices=["run", "doctor"],
+        default="run",
+        help="run (default), or doctor: check the set-up",
+    )
     parser.add_argument("--once", action="store_true", help="send one heartbeat and end")
     parser.add_argument("--version", action="version", version=f"hyprnode {__version__}")
     for name in config.NAMES:

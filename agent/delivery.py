@@ -13,8 +13,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any
 
 from agent import processes
 from agent.client import Backoff, CallFailed, Client
@@ -38,7 +39,7 @@ class Abandoned(Exception):
     """The server does not want to hear of this job any more; the argument says why."""
 
 
-def end_without_run(reason: str) -> Dict[str, Any]:
+def end_without_run(reason: str) -> dict[str, Any]:
     """The result of a job whose script never ran."""
     now = now_text()
     return {
@@ -58,7 +59,7 @@ def end_without_run(reason: str) -> Dict[str, Any]:
     }
 
 
-def cut_short(folder: JobFolder, reason: str) -> Dict[str, Any]:
+def cut_short(folder: JobFolder, reason: str) -> dict[str, Any]:
     """The result of a job whose runner died: what it wrote is known, how it ended is not."""
     reader = SpoolReader(folder.path)
     totals, _ = reader.progress()
@@ -83,7 +84,7 @@ class Delivery:
         *,
         stop: threading.Event,
         log: Log,
-        secrets: Optional[Mapping[str, str]] = None,
+        secrets: Mapping[str, str] | None = None,
         can_run: bool = True,
     ) -> None:
         self.folder = folder
@@ -98,7 +99,7 @@ class Delivery:
         self.next_offset = [0, 0]
         self.send_seconds = SEND_SECONDS
         self.backoff = Backoff()
-        self._runner: Optional[subprocess.Popen[bytes]] = None
+        self._runner: subprocess.Popen[bytes] | None = None
         self._resumed = False
 
     def run(self) -> None:
@@ -174,21 +175,21 @@ class Delivery:
         totals, _ = self.reader.progress()
         return sum(max(0, total - done) for total, done in zip(totals, self.next_offset))
 
-    def _chunks(self) -> List[Dict[str, Any]]:
-        chunks: List[Dict[str, Any]] = []
+    def _chunks(self) -> list[dict[str, Any]]:
+        chunks: list[dict[str, Any]] = []
         totals, _ = self.reader.progress()
         for number, stream in enumerate(STREAMS):
             offset = self.next_offset[number]
             while offset < totals[number] and len(chunks) < CHUNKS_PER_CALL:
                 start, data = self.reader.read(number, offset, min(CHUNK_BYTES, totals[number] - offset))
-                chunk: Dict[str, Any] = {"stream": stream, "offset": start, "data": base64.b64encode(data).decode()}
+                chunk: dict[str, Any] = {"stream": stream, "offset": start, "data": base64.b64encode(data).decode()}
                 if start > offset:
                     chunk["skipped"] = True  # the ring had to let these bytes go before they were sent
                 chunks.append(chunk)
                 offset = start + len(data)
         return chunks
 
-    def _send(self, chunks: List[Dict[str, Any]]) -> None:
+    def _send(self, chunks: list[dict[str, Any]]) -> None:
         body = {"claim_id": self.claim_id, "phase": self.reader.progress()[1] or None, "chunks": chunks}
         try:
             answer = self._call("output", body)
@@ -249,7 +250,7 @@ class Delivery:
             return False
         return processes.is_alive(int(record["pid"]), int(record["start_time"]))
 
-    def _end_orphans(self, record: Dict[str, Any]) -> None:
+    def _end_orphans(self, record: dict[str, Any]) -> None:
         """The script of a killed runner: its cgroup, or whoever carries the job's id in its environment."""
         if record.get("cgroup"):
             processes.kill_cgroup(Path(record["cgroup"]))
@@ -278,7 +279,7 @@ class Delivery:
                 if not self._send_the_rest(result):
                     raise Abandoned("the server misses output that is not kept any more") from error
 
-    def _send_the_rest(self, result: Dict[str, Any]) -> bool:
+    def _send_the_rest(self, result: dict[str, Any]) -> bool:
         for number, stream in enumerate(STREAMS):
             missing = int(result[f"{stream}_bytes"]) - self.next_offset[number]
             if missing < 0:
@@ -302,7 +303,7 @@ class Delivery:
 
     # --- calls ---
 
-    def _call(self, verb: str, body: Dict[str, Any]) -> Dict[str, Any]:
+    def _call(self, verb: str, body: dict[str, Any]) -> dict[str, Any]:
         """Repeat until there is an answer that means something. Raises `Abandoned`, `CallFailed`, `InterruptedError`."""
         while True:
             try:
@@ -323,12 +324,10 @@ class Delivery:
             raise InterruptedError
 
 
-def _runner_environment() -> Dict[str, str]:
+def _runner_environment() -> dict[str, str]:
     """Only what Python needs to find us: never the token."""
-    keep: Dict[str, str] = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
+    keep: dict[str, str] = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
     for name in ("PYTHONPATH", "HYPRBOX_TEST", "HBX_CRASH_AT", "PYTHONDONTWRITEBYTECODE"):
         if os.environ.get(name):
             keep[name] = os.environ[name]
     return keep
-
-

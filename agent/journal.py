@@ -17,8 +17,9 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional
+from typing import Any
 
 KEEP_SECONDS = 30 * 86400
 RECORDS = ("intent", "started", "exec", "result", "closed")
@@ -38,7 +39,7 @@ class JobFolder:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         _sync_folder(self.path.parent)
 
-    def write(self, record: str, data: Dict[str, Any]) -> None:
+    def write(self, record: str, data: dict[str, Any]) -> None:
         """Durable when this returns. Raises `OSError` when the disk refuses."""
         text = json.dumps(data, sort_keys=True, separators=(",", ":"))
         body = hashlib.sha256(text.encode()).hexdigest() + "\n" + text
@@ -50,7 +51,7 @@ class JobFolder:
         os.rename(temporary, self.path / record)
         _sync_folder(self.path)
 
-    def read(self, record: str) -> Optional[Dict[str, Any]]:
+    def read(self, record: str) -> dict[str, Any] | None:
         """None for a record that is absent or torn."""
         try:
             digest, _, text = (self.path / record).read_text().partition("\n")
@@ -91,7 +92,7 @@ class Journal:
     def unfinished(self) -> Iterator[JobFolder]:
         return (folder for folder in self.folders() if folder.has("intent") and not folder.has("closed"))
 
-    def forget_old(self, now: Optional[float] = None) -> int:
+    def forget_old(self, now: float | None = None) -> int:
         """Remove closed jobs after 30 days; their spools go as soon as they are closed."""
         removed = 0
         for folder in list(self.folders()):

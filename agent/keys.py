@@ -8,7 +8,7 @@ import json
 import os
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any
 
 from agent.wire import JOB_CONTEXT, KEYS_CONTEXT, Malformed, Offer, Payload, parse_payload, strict_base64
 
@@ -28,7 +28,7 @@ class KeysUntrusted(Exception):
     """The control plane's key set is not the one that was promised, or not a lawful successor."""
 
 
-def canonical(version: int, keys: List[Dict[str, Any]]) -> bytes:
+def canonical(version: int, keys: list[dict[str, Any]]) -> bytes:
     ordered = sorted(keys, key=lambda key: str(key["key_id"]))
     return json.dumps({"keys": ordered, "version": version}, sort_keys=True, separators=(",", ":")).encode()
 
@@ -51,13 +51,13 @@ class KeyRing:
     def __init__(self, state_dir: Path, expected_sha256: str = "") -> None:
         self._path = state_dir / "keys.json"
         self._expected = expected_sha256
-        self._pinned: Optional[Dict[str, Any]] = self._load()
+        self._pinned: dict[str, Any] | None = self._load()
 
     @property
     def is_pinned(self) -> bool:
         return self._pinned is not None
 
-    def _load(self) -> Optional[Dict[str, Any]]:
+    def _load(self) -> dict[str, Any] | None:
         try:
             data = json.loads(self._path.read_text())
         except (OSError, ValueError):
@@ -83,7 +83,7 @@ class KeyRing:
         self._pin({"version": version, "keys": keys})
         return True
 
-    def _pin(self, data: Dict[str, Any]) -> None:
+    def _pin(self, data: dict[str, Any]) -> None:
         temporary = self._path.with_suffix(".new")
         with open(temporary, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
             json.dump(data, file)
@@ -117,7 +117,7 @@ class KeyRing:
         return payload
 
 
-def _parse_set(answer: Any) -> Tuple[int, List[Dict[str, Any]], bytes, str, bytes]:
+def _parse_set(answer: Any) -> tuple[int, list[dict[str, Any]], bytes, str, bytes]:
     try:
         version, signed_by = answer["version"], answer["signed_by"]
         keys = [{name: key[name] for name in ("key_id", "public_key", "retired")} for key in answer["keys"]]

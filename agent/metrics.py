@@ -9,13 +9,26 @@ import subprocess
 import time
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any
 
 import psutil
 
 from agent import __version__
 
-_REAL_FILESYSTEMS = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "vfat", "overlay", "bcachefs", "jfs", "reiserfs"}
+_REAL_FILESYSTEMS = {
+    "ext2",
+    "ext3",
+    "ext4",
+    "xfs",
+    "btrfs",
+    "zfs",
+    "f2fs",
+    "vfat",
+    "overlay",
+    "bcachefs",
+    "jfs",
+    "reiserfs",
+}
 MAX_DISKS = 16
 FAILED_UNITS_SECONDS = 60.0
 
@@ -28,14 +41,14 @@ class Meter:
         self._at = time.monotonic()
         self._net = _net()
         self._disk = _disk_io()
-        self._failed: Tuple[float, Optional[int]] = (0.0, None)
+        self._failed: tuple[float, int | None] = (0.0, None)
 
-    def read(self) -> Dict[str, Any]:
+    def read(self) -> dict[str, Any]:
         """The `metrics` of a heartbeat. What cannot be read is null or absent."""
         now = time.monotonic()
         seconds = max(0.001, now - self._at)
         net, disk = _net(), _disk_io()
-        found: Dict[str, Any] = {
+        found: dict[str, Any] = {
             "cpu_percent": _percent(psutil.cpu_percent(None)),
             **_memory(),
             **_disks(),
@@ -55,7 +68,7 @@ class Meter:
         self._at, self._net, self._disk = now, net, disk
         return found
 
-    def _failed_units(self, now: float) -> Optional[int]:
+    def _failed_units(self, now: float) -> int | None:
         if not Path("/run/systemd/system").is_dir():
             return None
         if now - self._failed[0] > FAILED_UNITS_SECONDS or self._failed[1] is None:
@@ -63,11 +76,11 @@ class Meter:
         return self._failed[1]
 
 
-def _percent(value: float) -> Optional[float]:
+def _percent(value: float) -> float | None:
     return round(min(100.0, max(0.0, value)), 1)
 
 
-def _memory() -> Dict[str, Any]:
+def _memory() -> dict[str, Any]:
     try:
         memory, swap = psutil.virtual_memory(), psutil.swap_memory()
     except (OSError, RuntimeError):
@@ -79,11 +92,11 @@ def _memory() -> Dict[str, Any]:
     }
 
 
-def _disks() -> Dict[str, Any]:
-    disks: List[Dict[str, Any]] = []
+def _disks() -> dict[str, Any]:
+    disks: list[dict[str, Any]] = []
     seen = set()
-    root: Optional[float] = None
-    total: Optional[int] = None
+    root: float | None = None
+    total: int | None = None
     try:
         root_usage = psutil.disk_usage("/")
         root, total = _percent(root_usage.percent), root_usage.total
@@ -98,16 +111,18 @@ def _disks() -> Dict[str, Any]:
         except OSError:
             continue
         if usage.total and len(disks) < MAX_DISKS:
-            disks.append({"mount": part.mountpoint[:255], "percent": _percent(usage.percent), "total_bytes": usage.total})
+            disks.append(
+                {"mount": part.mountpoint[:255], "percent": _percent(usage.percent), "total_bytes": usage.total}
+            )
     # The fullest disk is the one that will cause trouble.
     fullest = max([d["percent"] for d in disks] + ([root] if root is not None else []), default=None)
-    found: Dict[str, Any] = {"disk_percent": fullest, "disks": disks}
+    found: dict[str, Any] = {"disk_percent": fullest, "disks": disks}
     if total is not None:
         found["disk_total_bytes"] = total
     return found
 
 
-def _load() -> Dict[str, float]:
+def _load() -> dict[str, float]:
     try:
         one, five, fifteen = os.getloadavg()
     except OSError:
@@ -119,7 +134,7 @@ def _processes() -> int:
     return sum(1 for name in os.listdir("/proc") if name.isdigit())
 
 
-def _net() -> Optional[Tuple[int, int]]:
+def _net() -> tuple[int, int] | None:
     try:
         lines = Path("/proc/net/dev").read_text().splitlines()[2:]
     except OSError:
@@ -133,7 +148,7 @@ def _net() -> Optional[Tuple[int, int]]:
     return received, sent
 
 
-def _disk_io() -> Optional[Tuple[int, int]]:
+def _disk_io() -> tuple[int, int] | None:
     try:
         counters = psutil.disk_io_counters()
     except (OSError, RuntimeError, NotImplementedError):
@@ -141,7 +156,7 @@ def _disk_io() -> Optional[Tuple[int, int]]:
     return (counters.read_bytes, counters.write_bytes) if counters else None
 
 
-def _count_failed_units() -> Optional[int]:
+def _count_failed_units() -> int | None:
     try:
         done = subprocess.run(
             ["systemctl", "list-units", "--state=failed", "--no-legend", "--plain"],
@@ -156,7 +171,7 @@ def _count_failed_units() -> Optional[int]:
     return len(done.stdout.splitlines()) if done.returncode == 0 else None
 
 
-def inventory(region: str) -> Dict[str, Any]:
+def inventory(region: str) -> dict[str, Any]:
     """What the host is; sent first and whenever it changes."""
     release = _os_release()
     return {
@@ -174,7 +189,7 @@ def inventory(region: str) -> Dict[str, Any]:
     }
 
 
-def _os_release() -> Dict[str, str]:
+def _os_release() -> dict[str, str]:
     for path in ("/etc/os-release", "/usr/lib/os-release"):
         try:
             lines = Path(path).read_text().splitlines()
@@ -185,7 +200,7 @@ def _os_release() -> Dict[str, str]:
     return {}
 
 
-def _addresses() -> List[str]:
+def _addresses() -> list[str]:
     found = []
     for name, addresses in psutil.net_if_addrs().items():
         if name == "lo":

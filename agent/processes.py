@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 import time
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Callable
 
 PR_SET_CHILD_SUBREAPER = 36
 GRACE_SECONDS = 10.0
@@ -17,7 +18,7 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def start_time(pid: int) -> Optional[int]:
+def start_time(pid: int) -> int | None:
     """Clock ticks since boot at which the process began; None when it is gone or a zombie."""
     fields = _stat(pid)
     return None if fields is None or fields[0] in ("Z", "X") else int(fields[19])
@@ -28,7 +29,7 @@ def is_alive(pid: int, started: int) -> bool:
     return start_time(pid) == started
 
 
-def _stat(pid: int) -> Optional[List[str]]:
+def _stat(pid: int) -> list[str] | None:
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (OSError, UnicodeDecodeError):
@@ -43,8 +44,8 @@ def become_subreaper() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
-def _tree() -> Dict[int, List[int]]:
-    children: Dict[int, List[int]] = {}
+def _tree() -> dict[int, list[int]]:
+    children: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             fields = _stat(int(entry))
@@ -53,7 +54,7 @@ def _tree() -> Dict[int, List[int]]:
     return children
 
 
-def descendants(pid: int) -> List[int]:
+def descendants(pid: int) -> list[int]:
     """All living processes below `pid`."""
     children, found, queue = _tree(), [], [pid]
     while queue:
@@ -63,7 +64,7 @@ def descendants(pid: int) -> List[int]:
     return found
 
 
-def session_members(session: int) -> List[int]:
+def session_members(session: int) -> list[int]:
     """Living processes of a session: what is left when a runner was killed."""
     found = []
     for entry in os.listdir("/proc"):
@@ -75,7 +76,7 @@ def session_members(session: int) -> List[int]:
 
 
 def end_all(
-    living: Callable[[], List[int]], *, grace: float = GRACE_SECONDS, reap: Callable[[], None] = lambda: None
+    living: Callable[[], list[int]], *, grace: float = GRACE_SECONDS, reap: Callable[[], None] = lambda: None
 ) -> None:
     """SIGTERM to all, `grace` seconds, then SIGKILL until nothing is left."""
     signal_all(living(), signal.SIGTERM)
@@ -94,16 +95,14 @@ def end_all(
         time.sleep(0.02)
 
 
-def signal_all(pids: List[int], number: int) -> None:
+def signal_all(pids: list[int], number: int) -> None:
     """Send a signal; processes that are gone do not matter."""
     for pid in pids:
-        try:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
-        except (ProcessLookupError, PermissionError):
-            pass
 
 
-def cgroup_mount() -> Optional[Path]:
+def cgroup_mount() -> Path | None:
     """Where cgroup v2 is mounted, from mountinfo; it need not be /sys/fs/cgroup."""
     try:
         lines = Path("/proc/self/mountinfo").read_text().splitlines()
@@ -116,7 +115,7 @@ def cgroup_mount() -> Optional[Path]:
     return None
 
 
-def make_cgroup(name: str) -> Optional[Path]:
+def make_cgroup(name: str) -> Path | None:
     """A cgroup of the job's own with us in it, or None where we may not make one."""
     mount = cgroup_mount()
     if mount is None:
@@ -126,15 +125,13 @@ def make_cgroup(name: str) -> Optional[Path]:
         path.mkdir(parents=True, exist_ok=True)
         (path / "cgroup.procs").write_text(str(os.getpid()))
     except OSError:
-        try:
+        with contextlib.suppress(OSError):
             path.rmdir()
-        except OSError:
-            pass
         return None
     return path
 
 
-def cgroup_members(path: Path, *, but: Tuple[int, ...] = ()) -> List[int]:
+def cgroup_members(path: Path, *, but: tuple[int, ...] = ()) -> list[int]:
     try:
         return [int(pid) for pid in (path / "cgroup.procs").read_text().split() if int(pid) not in but]
     except (OSError, ValueError):
@@ -148,7 +145,7 @@ def kill_cgroup(path: Path) -> None:
         signal_all(cgroup_members(path), signal.SIGKILL)
 
 
-def with_environment(name: str, value: str) -> List[int]:
+def with_environment(name: str, value: str) -> list[int]:
     """Living processes that were started with `name=value`: how a killed runner's script is found without a cgroup."""
     wanted = f"{name}={value}".encode()
     found = []

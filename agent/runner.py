@@ -20,7 +20,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any
 
 from agent import processes
 from agent.crash import crash_point
@@ -45,12 +45,12 @@ _ADD_SEALS = 1033
 @dataclass
 class PhaseReport:
     name: str
-    exit_code: Optional[int]
-    signal: Optional[int]
+    exit_code: int | None
+    signal: int | None
     duration_ms: int
     skipped: bool = False
 
-    def as_dict(self) -> Dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         return {
             "name": self.name,
             "exit_code": self.exit_code,
@@ -66,10 +66,10 @@ class Outcome:
 
     status: str
     reason: str = ""
-    exit_code: Optional[int] = None
-    signal: Optional[int] = None
-    changed: Optional[bool] = None
-    phases: List[PhaseReport] = field(default_factory=list)
+    exit_code: int | None = None
+    signal: int | None = None
+    changed: bool | None = None
+    phases: list[PhaseReport] = field(default_factory=list)
 
 
 def sealed_script(script: bytes) -> int:
@@ -87,7 +87,7 @@ class Stopped(Exception):
 
 
 class Runner:
-    def __init__(self, folder: JobFolder, payload: Payload, secrets: Dict[str, str]) -> None:
+    def __init__(self, folder: JobFolder, payload: Payload, secrets: dict[str, str]) -> None:
         self.folder = folder
         self.payload = payload
         self.environment = {
@@ -98,17 +98,17 @@ class Runner:
         }
         self.spool = SpoolWriter(folder.path)
         self.script = sealed_script(payload.script)
-        self.cgroup: Optional[Path] = None
+        self.cgroup: Path | None = None
         self.detached = False
         self.deadline = _boottime() + payload.timeout_seconds
-        self.last_signal: Optional[int] = None
+        self.last_signal: int | None = None
         self._last_cancel_look = 0.0
 
     # --- the phases ---
 
     def run(self) -> Outcome:
         """All phases, by the table of the contract."""
-        done: List[PhaseReport] = []
+        done: list[PhaseReport] = []
         parts, mode = self.payload.parts, self.payload.mode
         try:
             if "check" in parts:
@@ -130,26 +130,26 @@ class Runner:
         except Stopped as stop:
             return self._stopped(str(stop), done)
 
-    def _succeeded(self, done: List[PhaseReport], *, changed: bool) -> Outcome:
+    def _succeeded(self, done: list[PhaseReport], *, changed: bool) -> Outcome:
         for name in ("apply", "verify"):
             if name in self.payload.parts and name not in [p.name for p in done]:
                 done.append(PhaseReport(name, None, None, 0, skipped=True))
         return Outcome("succeeded", exit_code=0, changed=changed, phases=done)
 
     def _failed(
-        self, phase: PhaseReport, done: List[PhaseReport], *, roll_back: bool = False, reason: str = ""
+        self, phase: PhaseReport, done: list[PhaseReport], *, roll_back: bool = False, reason: str = ""
     ) -> Outcome:
         if roll_back and "rollback" in self.payload.parts:
             self._phase("rollback", done)
         why = reason or ("signal" if phase.signal is not None else "exit")
         return Outcome("failed", why, phase.exit_code, phase.signal, None, done)
 
-    def _stopped(self, why: str, done: List[PhaseReport]) -> Outcome:
+    def _stopped(self, why: str, done: list[PhaseReport]) -> Outcome:
         if why == "cancel":
             return Outcome("cancelled", "", None, self.last_signal, None, done)
         return Outcome("failed", "timeout", None, self.last_signal, None, done)
 
-    def _phase(self, name: str, done: List[PhaseReport]) -> PhaseReport:
+    def _phase(self, name: str, done: list[PhaseReport]) -> PhaseReport:
         began = time.monotonic()
         self.spool.enter(name)
         report = PhaseReport(name, None, None, 0)
@@ -185,7 +185,7 @@ class Runner:
         for handle in pipes:
             os.set_blocking(handle, False)
         stop = ""
-        exit_status: Optional[int] = None
+        exit_status: int | None = None
         drain_until = 0.0
         while pipes or exit_status is None:
             self._read(pipes)
@@ -207,7 +207,7 @@ class Runner:
             raise Stopped(stop)
         return exit_status
 
-    def _read(self, pipes: Dict[int, int]) -> None:
+    def _read(self, pipes: dict[int, int]) -> None:
         """Wait a tick for output and take it: a script never blocks on us for longer than a disk write."""
         if not pipes:
             time.sleep(0.01)
@@ -223,9 +223,9 @@ class Runner:
             else:
                 del pipes[handle]
 
-    def _reap(self, pid: int) -> Optional[int]:
+    def _reap(self, pid: int) -> int | None:
         """Collect every child that ended: bash's status if it did, and orphans that came to us."""
-        status: Optional[int] = None
+        status: int | None = None
         while True:
             try:
                 ended, raw = os.waitpid(-1, os.WNOHANG)
@@ -248,14 +248,14 @@ class Runner:
 
     # --- ending ---
 
-    def _living(self) -> List[int]:
+    def _living(self) -> list[int]:
         me = os.getpid()
         found = processes.descendants(me)
         if self.cgroup is not None:
             found = sorted({*found, *processes.cgroup_members(self.cgroup, but=(me,))})
         return found
 
-    def _end_everything(self, pipes: Dict[int, int]) -> None:
+    def _end_everything(self, pipes: dict[int, int]) -> None:
         """SIGTERM, up to ten seconds in which output is still read, then SIGKILL; `setsid` children too.
 
         bash itself is collected by the loop that called us, so its status is not lost.
@@ -268,7 +268,7 @@ class Runner:
             processes.signal_all(self._living(), signal.SIGKILL)
             self._read(pipes)
 
-    def _kill_leftovers(self, pipes: Dict[int, int]) -> None:
+    def _kill_leftovers(self, pipes: dict[int, int]) -> None:
         """What a phase left behind ends with it."""
         if not self._living():
             return
@@ -302,8 +302,8 @@ def _not_for_us(_number: int, _frame: Any) -> None:
     """A runner ends with its job. Whoever wants to end the job asks for a cancel."""
 
 
-def _result(runner: Runner, outcome: Outcome, began_at: str) -> Dict[str, Any]:
-    totals: Tuple[int, int] = runner.spool.totals()
+def _result(runner: Runner, outcome: Outcome, began_at: str) -> dict[str, Any]:
+    totals: tuple[int, int] = runner.spool.totals()
     digests = runner.spool.digests()
     return {
         "status": outcome.status,
@@ -322,7 +322,7 @@ def _result(runner: Runner, outcome: Outcome, began_at: str) -> Dict[str, Any]:
     }
 
 
-def main(arguments: List[str]) -> int:
+def main(arguments: list[str]) -> int:
     folder = JobFolder(Path(arguments[0]))
     order = json.loads(sys.stdin.buffer.read())
     intent = folder.read("intent")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Dict, Mapping
 
 SECRETS_DIR = Path("/etc/hyprbox/secrets")
 MAX_BYTES = 4096
@@ -17,7 +17,7 @@ class Unresolved(Exception):
     """A secret cannot be had; the message names the pointer and the rule that failed."""
 
 
-def resolve(pointers: Mapping[str, str], environ: Mapping[str, str], root: Path = SECRETS_DIR) -> Dict[str, str]:
+def resolve(pointers: Mapping[str, str], environ: Mapping[str, str], root: Path = SECRETS_DIR) -> dict[str, str]:
     """`{NAME: secret}`. Raises `Unresolved`."""
     return {name: _resolve_one(pointer, environ, root) for name, pointer in pointers.items()}
 

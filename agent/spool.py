@@ -7,12 +7,12 @@ reader may still take.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import mmap
 import os
 import struct
 from pathlib import Path
-from typing import Tuple
 
 from agent.wire import OUTPUT_CAP, PHASES
 
@@ -59,10 +59,10 @@ class SpoolWriter:
     def _publish(self) -> None:
         self._progress[:] = _FORMAT.pack(self._totals[0], self._totals[1], self._phase)
 
-    def totals(self) -> Tuple[int, int]:
+    def totals(self) -> tuple[int, int]:
         return self._totals[0], self._totals[1]
 
-    def digests(self) -> Tuple[str, str]:
+    def digests(self) -> tuple[str, str]:
         return self._hashes[0].hexdigest(), self._hashes[1].hexdigest()
 
     def sync(self) -> None:
@@ -77,7 +77,7 @@ class SpoolReader:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def progress(self) -> Tuple[Tuple[int, int], str]:
+    def progress(self) -> tuple[tuple[int, int], str]:
         """The totals of both streams, and the phase that runs (or an empty text)."""
         try:
             raw = (self._folder / _NAME).read_bytes()
@@ -88,7 +88,7 @@ class SpoolReader:
         stdout, stderr, phase = _FORMAT.unpack(raw)
         return (stdout, stderr), PHASES[phase - 1] if 1 <= phase <= len(PHASES) else ""
 
-    def read(self, stream: int, offset: int, limit: int) -> Tuple[int, bytes]:
+    def read(self, stream: int, offset: int, limit: int) -> tuple[int, bytes]:
         """`(offset, bytes)` from `offset` on, or from the first byte that is still kept."""
         while True:
             total = self.progress()[0][stream]
@@ -109,7 +109,7 @@ class SpoolReader:
                 data += file.read(length - len(data))
         return data
 
-    def digests(self) -> Tuple[str, str]:
+    def digests(self) -> tuple[str, str]:
         """Of what is kept, when the runner died before it could tell those of the whole."""
         totals = self.progress()[0]
         first, second = (hashlib.sha256(self.read(s, 0, totals[s])[1]).hexdigest() for s in (0, 1))
@@ -117,7 +117,5 @@ class SpoolReader:
 
     def remove(self) -> None:
         for name in (_NAME, *(f"{s}.ring" for s in STREAMS)):
-            try:
+            with contextlib.suppress(FileNotFoundError):
                 (self._folder / name).unlink()
-            except FileNotFoundError:
-                pass

@@ -7,9 +7,10 @@ import binascii
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any, Mapping, Tuple
+from typing import Any
 
 PHASES = ("check", "apply", "verify", "rollback")
 OUTPUT_CAP = 4 * 1024 * 1024
@@ -56,7 +57,7 @@ class Payload:
     secrets: Mapping[str, str]
     preset: str
     revision: str
-    parts: Tuple[str, ...]
+    parts: tuple[str, ...]
     key_id: str
 
 
@@ -122,7 +123,7 @@ def parse_payload(raw: bytes) -> Payload:
     )
 
 
-def _parts(value: Any, mode: str) -> Tuple[str, ...]:
+def _parts(value: Any, mode: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(p, str) for p in value) or not set(value) <= set(PHASES):
         raise Malformed("parts are not known phases")
     if len(set(value)) != len(value) or "apply" not in value or (mode == "check" and "check" not in value):

@@ -11,7 +11,7 @@ from audit.models import Event
 
 
 @admin.register(Event)
-class EventAdmin(admin.ModelAdmin):
+class EventAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     list_display = ("at", "action", "actor_name", "target", "ip")
     list_filter = ("action",)
     search_fields = ("actor_name", "target")

@@ -1,6 +1,6 @@
 """The web process: two lanes and the streams before Django, then Django.
 
-    uvicorn hyprbox.asgi:application
+uvicorn hyprbox.asgi:application
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "hyprbox.settings")
 _django: Any = get_asgi_application()
 
 # Only now: these import models.
-from channels.routing import URLRouter  # noqa: E402
-from django.urls import path, re_path  # noqa: E402
+from channels.routing import URLRouter
+from django.urls import path, re_path
 
-from hyprbox.lib import lanes, live  # noqa: E402
-from hyprbox.live_routes import STREAMS  # noqa: E402
-from jobs.queue import board  # noqa: E402
-from jobs.waiting import waiting_lane  # noqa: E402
-from nodes import ingest  # noqa: E402
+from hyprbox.lib import lanes, live
+from hyprbox.live_routes import STREAMS
+from jobs.queue import board
+from jobs.waiting import waiting_lane
+from nodes import ingest
 
 MIB = 1024 * 1024
 LANES = {"/api/nodes/heartbeat": ingest.heartbeat_lane, "/api/jobs/pending": waiting_lane}
@@ -33,7 +33,8 @@ def _limit(path: str) -> int:
 
 
 _limited = lanes.BodyLimit(_django, _limit)
-_routes = URLRouter([*(path(route, app) for route, app in STREAMS.items()), re_path(r"", _limited)])
+_everything_else: Any = _limited
+_routes = URLRouter([*(path(route, app) for route, app in STREAMS.items()), re_path(r"", _everything_else)])
 
 
 async def application(scope: dict[str, Any], receive: lanes.Receive, send: lanes.Send) -> None:

@@ -11,6 +11,7 @@ from django.db import transaction
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.views import APIView
 
 from hyprbox.lib import signing
 from hyprbox.lib.actors import Actor, Capability, require
@@ -18,7 +19,6 @@ from hyprbox.lib.api import Pages, StrictSerializer, actor_of, parse
 from hyprbox.lib.errors import InvalidInput
 from nodes import names
 from nodes import services as nodes
-from rest_framework.views import APIView
 from tokens import selectors, services
 from tokens.api import TokenSerializer
 from tokens.models import NodeToken
@@ -52,7 +52,9 @@ def enrol(*, by: Actor, name: str, node_id: str = "", expires_at: datetime | Non
     if node_id:
         if not names.is_node_id(node_id):
             raise InvalidInput(
-                fields={"node_id": ["Letters, digits, dot, dash and underscore, at most 63, the first a letter or digit."]}
+                fields={
+                    "node_id": ["Letters, digits, dot, dash and underscore, at most 63, the first a letter or digit."]
+                }
             )
         node_pk = nodes.ensure_node(by=by, node_id=node_id).pk
     token, plaintext = services.issue_token(

@@ -49,7 +49,9 @@ def _nodes(wanted: NodeFilter) -> list[Found]:
 def _presets(q: str, by: Actor) -> list[Found]:
     words = q.lower().split()
     matching = [
-        preset for preset in presets.list_presets() if all(word in f"{preset.name} {preset.title}".lower() for word in words)
+        preset
+        for preset in presets.list_presets()
+        if all(word in f"{preset.name} {preset.title}".lower() for word in words)
     ]
     icon = "play" if by.can(Capability.RUN_JOBS) else "preset"
     return [

@@ -187,7 +187,9 @@ class LiveFeed(Source):
         before, now = self.since, timezone.now()
         self.since = now
         cards = changed_cards(events, before) if any(event.topic == "nodes" for event in events) else []
-        lines = [line for card in cards if (line := feed.heartbeat_line(card)) and line.at > before - timedelta(seconds=2)]
+        lines = [
+            line for card in cards if (line := feed.heartbeat_line(card)) and line.at > before - timedelta(seconds=2)
+        ]
         lines += [feed.flip_line(node_id, item) for node_id, item in nodes.latest_flips(before)]
         lines += [feed.job_line(job, now) for job in jobs.jobs_by_id(by=self.by, job_ids=job_ids(events))]
         for line in sorted(lines, key=lambda line: line.at):
@@ -203,7 +205,9 @@ class First(Source):
     topics = ("nodes",)
 
     def snapshot(self) -> Iterator[Frame]:
-        seen = [card for card in nodes.cards(nodes.list_nodes(nodes.NodeFilter())[:20]) if card.last_seen_at is not None]
+        seen = [
+            card for card in nodes.cards(nodes.list_nodes(nodes.NodeFilter())[:20]) if card.last_seen_at is not None
+        ]
         if seen:
             yield fragment("first", "nodes/_first.html", {"card": seen[0]})
 
@@ -250,4 +254,3 @@ def source(topic: str, *, by: Actor) -> Source:
         if match := re.fullmatch(pattern, topic):
             return make(by, **match.groupdict())
     raise InvalidInput(fields={"topics": [f"There is no topic “{topic[:60]}”."]})
-

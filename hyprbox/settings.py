@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import environ
@@ -36,7 +37,9 @@ HYPRBOX_LOG_LEVEL: str = env.str("HYPRBOX_LOG_LEVEL", default="INFO").upper()
 
 _public = urlsplit(HYPRBOX_PUBLIC_URL)
 if _public.scheme not in ("http", "https") or not _public.hostname:
-    raise ImproperlyConfigured("HYPRBOX_PUBLIC_URL is not an address: it would be https://hyprbox.example, for instance.")
+    raise ImproperlyConfigured(
+        "HYPRBOX_PUBLIC_URL is not an address: it would be https://hyprbox.example, for instance."
+    )
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 _IS_HTTPS = _public.scheme == "https"
 if not _IS_HTTPS and _public.hostname not in _LOOPBACK and not DEBUG:
@@ -104,6 +107,9 @@ MIDDLEWARE = [
     "accounts.authentication.ActorMiddleware",
     "hyprbox.lib.middleware.ErrorMiddleware",
 ]
+
+# frame-ancestors of the content security policy does what X-Frame-Options did.
+SILENCED_SYSTEM_CHECKS = ["security.W002"]
 
 ROOT_URLCONF = "hyprbox.urls"
 ASGI_APPLICATION = "hyprbox.asgi.application"
@@ -246,7 +252,7 @@ USE_I18N = False
 USE_TZ = True
 TIME_ZONE = "UTC"
 
-_PRE_CHAIN = [
+_PRE_CHAIN: list[Any] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,

@@ -46,7 +46,7 @@ def _chart() -> drawing.Chart:
     rows = [[start + n * 7200, value, None if value is None else value + 8] for n, value in enumerate(WAVE)]
     shifted = [[at, None if value is None else 100 - value, None] for at, value, _ in rows]
     series = [("cpu", "CPU", rows), ("mem", "Memory", shifted)]
-    return drawing.chart(series, start=start, end=start + 86_400, step=7200)  # type: ignore[arg-type]
+    return drawing.chart(series, start=start, end=start + 86_400, step=7200)
 
 
 @require_safe

@@ -17,6 +17,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from hyprbox import enrolment
 from hyprbox.lib import pages, signing
+from hyprbox.lib.actors import actor_of
 from hyprbox.lib.errors import InvalidInput
 from hyprbox.lib.pages import Crumb
 from tokens import selectors, services
@@ -30,7 +31,9 @@ SOON = timedelta(days=1)
 class TokenForm(forms.Form):
     """A new token. Without a node it is pinned to the first one that uses it."""
 
-    name = forms.CharField(max_length=120, error_messages={"required": "Give the token a name, so that you know it again."})
+    name = forms.CharField(
+        max_length=120, error_messages={"required": "Give the token a name, so that you know it again."}
+    )
     node_id = forms.CharField(max_length=63, required=False)
     days = forms.ChoiceField(choices=LIFETIMES, required=False)
 
@@ -74,7 +77,7 @@ def token_list(request: HttpRequest) -> HttpResponse:
     given = form.cleaned_data
     try:
         made = enrolment.enrol(
-            by=request.actor, name=given["name"], node_id=given["node_id"].strip(), expires_at=form.expires_at()
+            by=actor_of(request), name=given["name"], node_id=given["node_id"].strip(), expires_at=form.expires_at()
         )
     except InvalidInput as error:
         for name, sentences in error.fields.items():
@@ -87,7 +90,7 @@ def _page(
     request: HttpRequest, form: TokenForm, *, made: enrolment.Enrolment | None = None, status: int = 200
 ) -> HttpResponse:
     now = timezone.now()
-    page = pages.page_of(request, selectors.list_tokens(by=request.actor), 50)
+    page = pages.page_of(request, selectors.list_tokens(by=actor_of(request)), 50)
     context: dict[str, Any] = {
         "form": form,
         "lifetimes": LIFETIMES,
@@ -103,6 +106,6 @@ def _page(
 @require_POST
 def revoke(request: HttpRequest, token_id: uuid.UUID) -> HttpResponse:
     pages.actor_of(request)
-    token = services.revoke_token(by=request.actor, token_id=token_id)
+    token = services.revoke_token(by=actor_of(request), token_id=token_id)
     messages.success(request, f"“{token.name}” is revoked. Its agent is refused from now on.")
     return redirect("tokens:list")

@@ -52,7 +52,9 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """The form's token is missing or old: most often a page that was open for too long."""
-    return error_response(request, Forbidden("This form was open for too long. Go back, reload the page and try again."))
+    return error_response(
+        request, Forbidden("This form was open for too long. Go back, reload the page and try again.")
+    )
 
 
 def server_error(request: HttpRequest) -> HttpResponse:

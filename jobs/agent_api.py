@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -64,7 +65,7 @@ class ClaimInput(StrictSerializer):
 class ChunkInput(StrictSerializer):
     stream = serializers.ChoiceField(choices=Stream.choices)
     offset = serializers.IntegerField(min_value=0, max_value=MAX_OFFSET)
-    data = Base64Field()
+    data = Base64Field()  # type: ignore[assignment]
     skipped = StrictBooleanField(required=False, default=False)
 
 
@@ -98,8 +99,8 @@ class CompleteInput(ClaimInput):
 
 
 class AgentView(APIView):
-    authentication_classes = (NodeTokenAuthentication,)
-    permission_classes = (IsAgent,)
+    authentication_classes: Sequence[Any] = (NodeTokenAuthentication,)
+    permission_classes: Sequence[Any] = (IsAgent,)
 
 
 class Start(AgentView):
@@ -128,9 +129,7 @@ class Complete(AgentView):
         claim_id = given.pop("claim_id")
         given["reason"] = given.get("reason") or ""
         given["phases"] = [dict(phase) for phase in given["phases"]]
-        job = reports.complete(
-            by=actor_of(request), job_id=job_id, claim_id=claim_id, result=reports.Result(**given)
-        )
+        job = reports.complete(by=actor_of(request), job_id=job_id, claim_id=claim_id, result=reports.Result(**given))
         return Response(JobRowSerializer(job).data)
 
 

@@ -61,7 +61,7 @@ def read_console(*, by: Actor, job: Job, only: str = "") -> Console:
     require(by, Capability.VIEW_OUTPUT)
     chunks = OutputChunk.objects.filter(job_id=job.pk).order_by("received_at", "stream", "offset")
     first = {Stream.STDOUT: job.transcript.stdout_first_offset, Stream.STDERR: job.transcript.stderr_first_offset}
-    return assemble(chunks.iterator(chunk_size=200), first_offsets=first, is_final=job.is_finished, only=only)
+    return assemble(chunks.iterator(chunk_size=200), first_offsets=first, is_final=job.is_finished, only=only)  # type: ignore[arg-type]
 
 
 def assemble(
@@ -108,7 +108,7 @@ def _lines_of(stream: _Stream, chunk: OutputChunk) -> Iterable[Line]:
     stream.pending += data
     *whole, rest = bytes(stream.pending).split(b"\n")
     for raw in whole:
-        yield _line(stream, raw, stream.pending_at)
+        yield _line(stream, raw, stream.pending_at)  # type: ignore[arg-type]
         stream.pending_at = chunk.received_at
     stream.reached += len(stream.pending) - len(rest)
     stream.pending = bytearray(rest)

@@ -30,7 +30,9 @@ SINCE = {"24h": timedelta(hours=24), "7d": timedelta(days=7)}
 
 def wanted_jobs(query: QueryDict) -> dict[str, str]:
     """The filters of the job list, cleaned."""
-    wanted = {name: query.get(name, "").replace("\0", "").strip()[:254] for name in ("q", "node", "who", "when", "batch")}
+    wanted = {
+        name: query.get(name, "").replace("\0", "").strip()[:254] for name in ("q", "node", "who", "when", "batch")
+    }
     status = query.get("status", "").upper()
     wanted["status"] = status if status in Status.values else ""
     return wanted
@@ -74,7 +76,7 @@ class Draft:
         """Raises `Forbidden` for viewers, `UnknownPreset`."""
         require(by, Capability.RUN_JOBS)
         preset = presets.find_preset(name)
-        preview = inputs.preview(preset, inputs.read_values(preset, data.dict()))
+        preview = inputs.preview(preset, inputs.read_values(preset, data.dict()))  # type: ignore[arg-type]
         mode = data.get("mode", "")
         return cls(
             preset=preset,

@@ -66,9 +66,7 @@ def append(transcript: Transcript, pieces: Iterable[Piece], *, phase: str) -> bo
             _append_one(cursor, transcript, piece, phase)
     if (transcript.stdout_bytes, transcript.stderr_bytes) == before:
         return False
-    transcript.save(
-        update_fields=["stdout_bytes", "stderr_bytes", "stdout_first_offset", "stderr_first_offset"]
-    )
+    transcript.save(update_fields=["stdout_bytes", "stderr_bytes", "stdout_first_offset", "stderr_first_offset"])
     return True
 
 
@@ -109,7 +107,10 @@ def _compare(cursor: Any, transcript: Transcript, piece: Piece, start: int, end:
     cursor.execute(_OVERLAPPING, {"job": transcript.job_id, "stream": piece.stream, "start": start, "end": end})
     for offset, data in cursor.fetchall():
         low, high = max(start, offset), min(end, offset + len(data))
-        if low < high and bytes(data[low - offset : high - offset]) != piece.data[low - piece.offset : high - piece.offset]:
+        if (
+            low < high
+            and bytes(data[low - offset : high - offset]) != piece.data[low - piece.offset : high - piece.offset]
+        ):
             raise OutputConflict(detail={"stream": piece.stream, "offset": low})
 
 

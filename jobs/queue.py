@@ -146,7 +146,9 @@ class Dispatcher:
 
     async def _run(self) -> None:
         while self._queue:
-            batch, rest, nodes = [], [], set()
+            batch: list[_Wanted] = []
+            rest: list[_Wanted] = []
+            nodes: set[uuid.UUID] = set()
             for wanted in self._queue:
                 if wanted.answer.done():
                     continue
@@ -249,9 +251,9 @@ class Board:
         if event.topic == live.RESYNC:
             for node in list(self._waiters):
                 self._wake(node)
-        elif isinstance(node := event.ids.get("node"), str):
-            self._with_work.add(node)
-            self._wake(node)
+        elif isinstance(named := event.ids.get("node"), str):
+            self._with_work.add(named)
+            self._wake(named)
 
     def _wake(self, node: str) -> None:
         for event in self._waiters.get(node, ()):

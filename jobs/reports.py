@@ -20,7 +20,15 @@ from audit.actions import Action
 from hyprbox.lib.actors import Actor, Capability, require
 from hyprbox.lib.errors import InvalidInput
 from jobs import output
-from jobs.errors import CompletionDiffers, JobFinished, JobNotStarted, MissingOutput, OutputConflict, StaleClaim, UnknownJob
+from jobs.errors import (
+    CompletionDiffers,
+    JobFinished,
+    JobNotStarted,
+    MissingOutput,
+    OutputConflict,
+    StaleClaim,
+    UnknownJob,
+)
 from jobs.models import Job, Transcript
 from jobs.moves import move, tell, tell_node
 from jobs.states import (
@@ -96,9 +104,7 @@ def expire(job: Job) -> None:
         )
 
 
-def add_output(
-    *, by: Actor, job_id: uuid.UUID, claim_id: uuid.UUID, pieces: list[output.Piece], phase: str
-) -> Receipt:
+def add_output(*, by: Actor, job_id: uuid.UUID, claim_id: uuid.UUID, pieces: list[output.Piece], phase: str) -> Receipt:
     """Store what the script wrote, all of it or nothing, and renew the lease.
 
     Raises `UnknownJob`, `StaleClaim`, `JobFinished`, `JobNotStarted`, `OutputGap`, `OutputConflict`.

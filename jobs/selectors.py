@@ -11,7 +11,8 @@ from typing import Any
 from django.db.models import Count, Q, QuerySet
 
 from hyprbox.lib.actors import Actor, Capability, require
-from jobs import output, services
+from jobs import output
+from jobs.errors import UnknownJob
 from jobs.models import Job
 from jobs.states import Status
 
@@ -84,18 +85,30 @@ def jobs_of_node(*, by: Actor, node_pk: uuid.UUID, limit: int = 20) -> list[Job]
 def job_detail(*, by: Actor, job_id: uuid.UUID | str) -> Job:
     """Raises `UnknownJob`."""
     require(by, Capability.VIEW_FLEET)
-    return services.find_job(job_id)
+    return find_job(job_id)
 
 
 def read_output(*, by: Actor, job_id: uuid.UUID | str, stream: str) -> tuple[Job, output.Stored]:
     """All that is kept of one stream; not for viewers."""
     require(by, Capability.VIEW_OUTPUT)
-    job = services.find_job(job_id)
+    job = find_job(job_id)
     return job, output.read(job.pk, stream)
 
 
 def counts_by_status(*, by: Actor, since: datetime | None = None) -> dict[str, int]:
     require(by, Capability.VIEW_FLEET)
-    jobs = Job.objects.filter(Q(created_at__gte=since) | Q(status__in=[Status.QUEUED, Status.RUNNING])) if since else Job.objects.all()
+    jobs = (
+        Job.objects.filter(Q(created_at__gte=since) | Q(status__in=[Status.QUEUED, Status.RUNNING]))
+        if since
+        else Job.objects.all()
+    )
     counted: dict[str, Any] = dict(jobs.values_list("status").annotate(Count("id")).order_by())
     return {status: counted.get(status, 0) for status in Status.values}
+
+
+def find_job(job_id: uuid.UUID | str) -> Job:
+    """One job, for any caller. Raises `UnknownJob`."""
+    try:
+        return Job.objects.select_related("node", "transcript").get(pk=uuid.UUID(str(job_id)))
+    except (ValueError, Job.DoesNotExist):
+        raise UnknownJob() from None

@@ -19,7 +19,7 @@ from audit.actions import Action
 from hyprbox.lib import signing
 from hyprbox.lib.actors import Actor, Capability, require
 from hyprbox.lib.errors import InvalidInput
-from jobs import payloads
+from jobs import payloads, selectors
 from jobs.errors import JobNotCancellable, JobNotFinished, KeyReused, UnknownJob
 from jobs.models import Batch, IdempotencyKey, Job, Transcript
 from jobs.moves import move, tell, tell_node
@@ -140,7 +140,7 @@ def request_cancel(*, by: Actor, job_id: uuid.UUID | str, force: bool = False) -
 def retry_job(*, by: Actor, job_id: uuid.UUID | str) -> Job:
     """A new job with the same preset and variables; the old one stays as it is."""
     require(by, Capability.RUN_JOBS)
-    old = find_job(job_id)
+    old = selectors.find_job(job_id)
     if not old.is_finished:
         raise JobNotFinished()
     order = Order(
@@ -164,14 +164,6 @@ def cancel_jobs_of_removed_node(*, by: Actor, node: Node) -> None:
             Job.objects.filter(pk=job.pk).update(cancel_requested_at=Now())
             _note(Action.JOB_CANCEL_REQUESTED, by, job, why="node removed")
             tell(job.pk, job.node_id, kind="status")
-
-
-def find_job(job_id: uuid.UUID | str) -> Job:
-    """Raises `UnknownJob`."""
-    try:
-        return Job.objects.select_related("node", "transcript").get(pk=uuid.UUID(str(job_id)))
-    except (ValueError, Job.DoesNotExist):
-        raise UnknownJob() from None
 
 
 def _lock(job_id: uuid.UUID | str) -> Job:
@@ -218,9 +210,7 @@ def _mode(order: Order, preset: Any, problems: dict[str, list[str]]) -> str:
     return order.mode
 
 
-def _within(
-    value: int | None, default: int, limits: tuple[int, int], name: str, problems: dict[str, list[str]]
-) -> int:
+def _within(value: int | None, default: int, limits: tuple[int, int], name: str, problems: dict[str, list[str]]) -> int:
     if value is None:
         return default
     if not limits[0] <= value <= limits[1]:

@@ -36,7 +36,9 @@ class Tail:
 
     stream: str
     offset: int
-    _decoder: codecs.IncrementalDecoder = field(default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace"))
+    _decoder: codecs.IncrementalDecoder = field(
+        default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace")
+    )
 
     def take(self, stored: output.Stored, *, is_final: bool) -> dict[str, Any] | None:
         """The event for what was read, or None when there is nothing whole to show yet."""
@@ -120,9 +122,7 @@ class JobStream(EventStream):
     async def _output(self, *, is_final: bool) -> AsyncGenerator[bytes]:
         for tail in self.tails:
             while True:
-                stored = await sync_to_async(output.read)(
-                    self.job_id, tail.stream, start=tail.offset, limit=READ_LIMIT
-                )
+                stored = await sync_to_async(output.read)(self.job_id, tail.stream, start=tail.offset, limit=READ_LIMIT)
                 reached_end = stored.offset + len(stored.data) >= stored.total
                 event = tail.take(stored, is_final=is_final and reached_end)
                 if event is not None:

@@ -118,7 +118,11 @@ class Summary:
     def _succeeded(self) -> str:
         job = self.job
         if job.mode == Mode.CHECK:
-            return "An apply would change something." if job.changed else "It is already as wanted: an apply would do nothing."
+            return (
+                "An apply would change something."
+                if job.changed
+                else "It is already as wanted: an apply would do nothing."
+            )
         if job.changed is False:
             return "It was already as wanted, so nothing was done."
         return "Applied and verified." if "verify" in job.parts else "Applied. This preset has no verify part."
@@ -137,7 +141,9 @@ class Summary:
     def _cancelled(self) -> str:
         if self.job.outcome_unknown:
             return "It was given up without word from its node: what ran there is not known."
-        return "It was cancelled before it started." if self.job.started_at is None else "It was cancelled while it ran."
+        return (
+            "It was cancelled before it started." if self.job.started_at is None else "It was cancelled while it ran."
+        )
 
     @property
     def steps(self) -> list[Step]:

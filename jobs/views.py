@@ -122,10 +122,23 @@ def run(request: HttpRequest, name: str) -> HttpResponse:
 
 
 def _flow_page(
-    request: HttpRequest, template: str, draft: ordering.Draft, *, step: int, status: int = 200, error: InvalidInput | None = None
+    request: HttpRequest,
+    template: str,
+    draft: ordering.Draft,
+    *,
+    step: int,
+    status: int = 200,
+    error: InvalidInput | None = None,
 ) -> HttpResponse:
     preset = draft.preset
-    context = {"draft": draft, "preset": preset, "preview": draft.preview, "nodes": draft.node_ids, "step": step, "error": error}
+    context = {
+        "draft": draft,
+        "preset": preset,
+        "preview": draft.preview,
+        "nodes": draft.node_ids,
+        "step": step,
+        "error": error,
+    }
     context["show_problem"] = status == 400 and step == 2
     crumbs = (Crumb("Presets", reverse("presets:list")), Crumb(preset.title))
     return pages.show(request, template, context, nav="presets", crumbs=crumbs, status=status)

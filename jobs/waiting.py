@@ -45,7 +45,9 @@ class Poll:
 def parse_query(query: bytes) -> Poll:
     """Raises `InvalidInput` naming each bad parameter."""
     try:
-        given = dict(parse_qsl(query.decode("utf-8"), keep_blank_values=True, strict_parsing=bool(query), max_num_fields=20))
+        given = dict(
+            parse_qsl(query.decode("utf-8"), keep_blank_values=True, strict_parsing=bool(query), max_num_fields=20)
+        )
     except (UnicodeDecodeError, ValueError):
         raise InvalidInput("The query string cannot be read.") from None
     problems: dict[str, list[str]] = {}
@@ -53,7 +55,9 @@ def parse_query(query: bytes) -> Poll:
         problems[name] = ["Unknown parameter; known are: node_id, request_id, wait, reconcile."]
     node_id = given.get("node_id", "")
     if not names.is_node_id(node_id):
-        problems["node_id"] = ["Letters, digits, dot, dash and underscore, at most 63, beginning with a letter or digit."]
+        problems["node_id"] = [
+            "Letters, digits, dot, dash and underscore, at most 63, beginning with a letter or digit."
+        ]
     request_id = _uuid(given.get("request_id", ""))
     if request_id is None:
         problems["request_id"] = ["A UUID that you made for this request."]
@@ -154,9 +158,7 @@ async def _answer(
             await gone
 
 
-async def _look(
-    poll: Poll, node_pk: uuid.UUID, is_wanted: Callable[[], bool]
-) -> tuple[Claim | None, list[str]] | None:
+async def _look(poll: Poll, node_pk: uuid.UUID, is_wanted: Callable[[], bool]) -> tuple[Claim | None, list[str]] | None:
     board.settle(node_pk)  # before the look: a hint that comes meanwhile counts again
     try:
         claim = await dispatcher.claim(node_pk=node_pk, request_id=poll.request_id, is_wanted=is_wanted)
@@ -196,7 +198,12 @@ def _body(claim: Claim | None, cancels: list[str], holding: list[Held] | None, p
         }
     if holding is not None:
         body["holding"] = [
-            {"id": str(h.job_id), "claim_id": str(h.claim_id), "status": h.status, "cancel_requested": h.cancel_requested}
+            {
+                "id": str(h.job_id),
+                "claim_id": str(h.claim_id),
+                "status": h.status,
+                "cancel_requested": h.cancel_requested,
+            }
             for h in holding
         ]
     return body

@@ -37,7 +37,7 @@ class NodeQuery(StrictSerializer):
         """`?status=OFFLINE&status=WARNING`, or both in one with a comma; case does not matter."""
         wanted = [part.strip().upper() for text in given for part in text.split(",") if part.strip()]
         if unknown := set(wanted) - set(Status.values):
-            raise serializers.ValidationError(f"{sorted(unknown)[0]} is not one of {', '.join(Status.values)}.")
+            raise serializers.ValidationError(f"{min(unknown)} is not one of {', '.join(Status.values)}.")
         return wanted
 
 

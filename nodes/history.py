@@ -171,7 +171,7 @@ def _floor(moment: datetime, step: timedelta) -> datetime:
 def _run(sql: str, start: datetime, end: datetime, step: timedelta) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET LOCAL statement_timeout = '120s'")
-        cursor.execute(sql, {"start": start, "end": end, "step": step, "fleet": FLEET})
+        cursor.execute(sql, {"start": start, "end": end, "step": step, "fleet": FLEET})  # type: ignore[dict-item]
 
 
 def _database_now() -> datetime:

@@ -29,7 +29,7 @@ MAX_ENROLLING = 64  # each takes a thread and a connection of the pool
 NOBODY = Presented("", b"")
 
 # Whether this node should ask for work at once. The roof puts the jobs' in-memory flag here.
-work_waiting: Callable[[uuid.UUID], bool] = lambda node_pk: False  # noqa: E731
+work_waiting: Callable[[uuid.UUID], bool] = lambda node_pk: False
 
 _by_token = lanes.TokenBucket()
 _without_token = lanes.TokenBucket(rate=5, burst=15)

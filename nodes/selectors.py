@@ -270,7 +270,7 @@ def node_detail(node_id: str) -> NodeDetail:
 def counts() -> Counts:
     """Figures of the whole fleet, in one statement."""
     rows = (
-        Node.objects.present()
+        Node.objects.present()  # type: ignore[misc]
         .judged(rules.current())
         .order_by()
         .values("effective_status")

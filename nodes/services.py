@@ -107,7 +107,7 @@ def announce_flips(node_pks: Iterable[uuid.UUID] | None = None) -> int:
     Two that run at once notice a flip once: the UPDATE names the status it replaces.
     """
     in_force = rules.current()
-    nodes = Node.objects.present().judged(in_force).exclude(effective_status=F("announced_status"))
+    nodes = Node.objects.present().judged(in_force).exclude(effective_status=F("announced_status"))  # type: ignore[misc]
     if node_pks is not None:
         nodes = nodes.filter(pk__in=list(node_pks))
     now = selectors.database_now()

@@ -108,7 +108,7 @@ def _decode_inventory(raw: Raw) -> Inventory | None:
     if len(part) > MAX_INVENTORY_BYTES:
         raise InventoryTooLarge(detail={"limit_bytes": MAX_INVENTORY_BYTES})
     try:
-        return _inventory(part)
+        return _inventory(part)  # type: ignore[no-any-return]
     except msgspec.ValidationError as error:
         raise _named(error, "inventory") from None
 

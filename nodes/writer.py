@@ -163,7 +163,7 @@ class Writer:
             raise Overloaded()
         answer = self._ask()
         self._lookups.append((presented, answer))
-        return await answer
+        return await answer  # type: ignore[no-any-return]
 
     async def drain(self) -> None:
         """Write what is queued, then take nothing more."""

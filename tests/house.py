@@ -17,6 +17,8 @@ from pathlib import Path
 import httpx
 import psutil
 
+from hyprbox.lib.postgres import EmbeddedPostgres
+
 ROOT = Path(__file__).resolve().parent.parent
 PASSWORD = "correct horse battery staple"
 EMAIL = "ada@example.com"
@@ -55,6 +57,12 @@ class House:
         ours = {"HYPRBOX_ADMIN_EMAIL": EMAIL, "HYPRBOX_ADMIN_PASSWORD": PASSWORD, "HYPRBOX_INTERVAL": "1s"}
         self._environment = clean_environment(**{**ours, **environment})
         self.process: subprocess.Popen[str] | None = None
+
+    def environment(self) -> dict[str, str]:
+        """For management commands and scripts beside the running house."""
+        postgres = EmbeddedPostgres(self.folder)
+        settings = {"HYPRBOX_VAR_DIR": str(self.folder), "HYPRBOX_PORT": str(self.port), "DATABASE_URL": postgres.url}
+        return clean_environment(**settings, DJANGO_SETTINGS_MODULE="hyprbox.settings")
 
     def launch(self) -> subprocess.Popen[str]:
         command = [sys.executable, str(ROOT / "manage.py"), "up", "--port", str(self.port), "--var", str(self.folder)]

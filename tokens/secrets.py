@@ -39,7 +39,8 @@ class Presented:
 
 
 class Stored(Protocol):
-    digest: bytes
+    @property
+    def digest(self) -> bytes | memoryview: ...
 
 
 def issue() -> Issued:

@@ -1,3 +1,5 @@
 app_name = "tokens"
-urlpatterns: list = []
-api_urlpatterns: list = []
+from typing import Any
+
+urlpatterns: list[Any] = []
+api_urlpatterns: list[Any] = []

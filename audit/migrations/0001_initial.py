@@ -5,29 +5,63 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Event',
+            name="Event",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
-                ('action', models.CharField(choices=[('login.succeeded', 'Logged in'), ('login.failed', 'Failed to log in'), ('logout.done', 'Logged out'), ('refresh.reused', 'An old refresh token was used again'), ('password.changed', 'Changed a password'), ('user.created', 'Created a user'), ('user.changed', 'Changed a user'), ('token.created', 'Created a node token'), ('token.pinned', 'A node token was used for the first time'), ('token.rotated', 'Rotated a node token'), ('token.revoked', 'Revoked a node token'), ('node.created', 'Created a node'), ('node.changed', 'Changed a node'), ('node.removed', 'Removed a node'), ('node.clone_suspected', 'Two machines report as one node'), ('job.queued', 'Queued a job'), ('job.cancel_requested', 'Asked for a job to be cancelled'), ('job.cancelled', 'Cancelled a job'), ('job.force_cancelled', "Ended a job without its node's word"), ('job.lost', "A job's outcome is unknown"), ('job.expired', 'A job expired before its node came for it'), ('job.result_late', 'A result arrived after the job was given up'), ('job.refused', 'An agent refused a job'), ('job.output_conflicted', 'An agent sent other bytes for stored output'), ('batch.queued', 'Queued a batch of jobs')], max_length=60)),
-                ('actor_kind', models.CharField(max_length=12)),
-                ('actor_id', models.CharField(blank=True, max_length=64)),
-                ('actor_name', models.CharField(max_length=254)),
-                ('target', models.CharField(blank=True, max_length=255)),
-                ('detail', models.JSONField(default=dict)),
-                ('ip', models.CharField(blank=True, max_length=45)),
-                ('request_id', models.CharField(blank=True, max_length=64)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False)),
+                (
+                    "action",
+                    models.CharField(
+                        choices=[
+                            ("login.succeeded", "Logged in"),
+                            ("login.failed", "Failed to log in"),
+                            ("logout.done", "Logged out"),
+                            ("refresh.reused", "An old refresh token was used again"),
+                            ("password.changed", "Changed a password"),
+                            ("user.created", "Created a user"),
+                            ("user.changed", "Changed a user"),
+                            ("token.created", "Created a node token"),
+                            ("token.pinned", "A node token was used for the first time"),
+                            ("token.rotated", "Rotated a node token"),
+                            ("token.revoked", "Revoked a node token"),
+                            ("node.created", "Created a node"),
+                            ("node.changed", "Changed a node"),
+                            ("node.removed", "Removed a node"),
+                            ("node.clone_suspected", "Two machines report as one node"),
+                            ("job.queued", "Queued a job"),
+                            ("job.cancel_requested", "Asked for a job to be cancelled"),
+                            ("job.cancelled", "Cancelled a job"),
+                            ("job.force_cancelled", "Ended a job without its node's word"),
+                            ("job.lost", "A job's outcome is unknown"),
+                            ("job.expired", "A job expired before its node came for it"),
+                            ("job.result_late", "A result arrived after the job was given up"),
+                            ("job.refused", "An agent refused a job"),
+                            ("job.output_conflicted", "An agent sent other bytes for stored output"),
+                            ("batch.queued", "Queued a batch of jobs"),
+                        ],
+                        max_length=60,
+                    ),
+                ),
+                ("actor_kind", models.CharField(max_length=12)),
+                ("actor_id", models.CharField(blank=True, max_length=64)),
+                ("actor_name", models.CharField(max_length=254)),
+                ("target", models.CharField(blank=True, max_length=255)),
+                ("detail", models.JSONField(default=dict)),
+                ("ip", models.CharField(blank=True, max_length=45)),
+                ("request_id", models.CharField(blank=True, max_length=64)),
             ],
             options={
-                'indexes': [models.Index(fields=['target', '-id'], name='audit_by_target'), models.Index(fields=['actor_name', '-id'], name='audit_by_actor'), models.Index(fields=['action', '-id'], name='audit_by_action')],
+                "indexes": [
+                    models.Index(fields=["target", "-id"], name="audit_by_target"),
+                    models.Index(fields=["actor_name", "-id"], name="audit_by_actor"),
+                    models.Index(fields=["action", "-id"], name="audit_by_action"),
+                ],
             },
         ),
     ]

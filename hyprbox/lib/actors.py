@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass, field
 
 from django.db import models
+from django.http import HttpRequest
 
 from hyprbox.lib.errors import Forbidden, NotAuthenticated
 
@@ -102,3 +103,14 @@ def require(by: Actor, capability: Capability) -> None:
     if by.can(capability):
         return
     raise Forbidden() if by.is_known else NotAuthenticated()
+
+
+def set_actor(request: HttpRequest, actor: Actor) -> None:
+    """Note who is behind a request; once, by the middleware."""
+    request.actor = actor  # type: ignore[attr-defined]
+
+
+def actor_of(request: HttpRequest) -> Actor:
+    """Who is behind a request, known or anonymous."""
+    actor: Actor = request.actor  # type: ignore[attr-defined]
+    return actor

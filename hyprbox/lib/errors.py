@@ -44,9 +44,7 @@ class HyprBoxError(Exception):
 
     def as_dict(self) -> dict[str, Any]:
         """The body of `api.md`'s one error shape."""
-        return {
-            "error": {"code": self.code, "message": self.message, "fields": self.fields, "detail": self.detail}
-        }
+        return {"error": {"code": self.code, "message": self.message, "fields": self.fields, "detail": self.detail}}
 
 
 class InvalidInput(HyprBoxError):

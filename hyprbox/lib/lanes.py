@@ -32,7 +32,7 @@ def header(scope: Scope, name: bytes) -> str:
     """The first value of a request header (`name` in lower case), or an empty string."""
     for key, value in scope["headers"]:
         if key == name:
-            return value.decode("latin-1")
+            return str(value, "latin-1")
     return ""
 
 

@@ -14,7 +14,15 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.http import urlencode
 
-from hyprbox.lib.errors import BodyTooLarge, Forbidden, HyprBoxError, InvalidInput, NotAuthenticated, NotFound, Unavailable
+from hyprbox.lib.errors import (
+    BodyTooLarge,
+    Forbidden,
+    HyprBoxError,
+    InvalidInput,
+    NotAuthenticated,
+    NotFound,
+    Unavailable,
+)
 from hyprbox.lib.ids import client_ip, new_request_id
 
 GetResponse = Callable[[HttpRequest], HttpResponse]
@@ -28,15 +36,16 @@ class RequestIdMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        request.id = new_request_id(request.headers.get("X-Request-Id"))
-        request.client_ip = client_ip(
+        request_id = new_request_id(request.headers.get("X-Request-Id"))
+        request.id = request_id  # type: ignore[attr-defined]
+        request.client_ip = client_ip(  # type: ignore[attr-defined]
             request.META.get("REMOTE_ADDR", ""),
             request.headers.get("X-Forwarded-For", ""),
             settings.HYPRBOX_TRUSTED_PROXIES,
         )
-        with structlog.contextvars.bound_contextvars(request_id=request.id):
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
             response = self.get_response(request)
-        response.headers["X-Request-Id"] = request.id
+        response.headers["X-Request-Id"] = request_id
         return response
 
 
@@ -116,5 +125,3 @@ def page_context(request: HttpRequest) -> dict[str, Any]:
         "request_id": getattr(request, "id", ""),
         "public_url": settings.HYPRBOX_PUBLIC_URL,
     }
-
-

@@ -11,7 +11,7 @@ import contextlib
 import json
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, ClassVar
 
 import structlog
@@ -114,7 +114,7 @@ class Feed:
                 events = await subscription.batch()
                 try:
                     data = await self.render(events)
-                except Exception as error:  # a broken read must not end the stream of a thousand viewers
+                except Exception as error:  # noqa: BLE001 - a broken read must not end the stream of a thousand viewers
                     log.warning("sse.render_failed", topics=self.topics, error=repr(error))
                     await asyncio.sleep(1)
                     data = await self._resync()
@@ -125,14 +125,14 @@ class Feed:
     async def _resync(self) -> bytes:
         try:
             return await self.render([live.Event(live.RESYNC)])
-        except Exception:  # the database is still away; the listener's return brings the next resync
+        except Exception:  # noqa: BLE001 - the database is still away; the listener's return brings the next resync
             return b""
 
 
-class EventStream(AsyncConsumer):
+class EventStream(AsyncConsumer):  # type: ignore[misc]
     """Base of every stream. A subclass writes `frames()` and may narrow `authorize()`."""
 
-    authenticate: ClassVar[Authenticate]
+    authenticate: ClassVar[Any]  # an Authenticate, as a staticmethod
     _open: ClassVar[int] = 0
     _per_actor: ClassVar[dict[str, int]] = {}
     max_per_actor: ClassVar[int] = MAX_PER_ACTOR
@@ -143,7 +143,7 @@ class EventStream(AsyncConsumer):
     async def authorize(self) -> None:
         """Raises when `self.actor` may not see this stream; called at the start and every 15 s."""
 
-    def frames(self) -> AsyncIterator[bytes]:
+    def frames(self) -> AsyncGenerator[bytes]:
         """The stream's bytes; yields b"" when there was nothing for a while."""
         raise NotImplementedError
 
@@ -195,7 +195,7 @@ class EventStream(AsyncConsumer):
             await self._body(frame("expired" if error.status in (401, 403) else "error", error.as_dict()["error"]))
         except (asyncio.CancelledError, OSError):
             raise
-        except Exception as error:  # the viewer reconnects and resumes; the log has the reason
+        except Exception as error:  # noqa: BLE001 - the viewer reconnects and resumes; the log has the reason
             log.warning("sse.stream_failed", error=repr(error), request_id=self.request_id)
         finally:
             self._leave()
@@ -220,4 +220,3 @@ class EventStream(AsyncConsumer):
 
     async def _body(self, data: bytes) -> None:
         await self.send({"type": "http.response.body", "body": data, "more_body": True})
-

@@ -86,7 +86,12 @@ def test_another_nodes_job_is_unknown(api: Any, job: Job, db_1: Any) -> None:
     claim_id = factories.claim(job)
     stranger = api.agent(factories.make_token(db_1))
     for verb in ("start", "output", "complete"):
-        answer = stranger.post(f"/api/jobs/{job.pk}/{verb}", {"claim_id": str(claim_id), "chunks": []} if verb == "output" else {"claim_id": str(claim_id), **(ending() if verb == "complete" else {})})
+        answer = stranger.post(
+            f"/api/jobs/{job.pk}/{verb}",
+            {"claim_id": str(claim_id), "chunks": []}
+            if verb == "output"
+            else {"claim_id": str(claim_id), **(ending() if verb == "complete" else {})},
+        )
         assert answer.status_code == 404, (verb, answer.content)
     job.refresh_from_db()
     assert job.status == "QUEUED"

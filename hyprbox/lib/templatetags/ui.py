@@ -112,7 +112,9 @@ def badge(state: str, word: str = "") -> SafeString:
 def status(state: str, word: str = "") -> SafeString:
     """A state without its ground, for dense places: `{% status node.status %}`."""
     look = look_of(state)
-    return format_html('<span class="status" data-s="{}">{}{}</span>', look.tone, _icon(look.icon, ""), word or look.word)
+    return format_html(
+        '<span class="status" data-s="{}">{}{}</span>', look.tone, _icon(look.icon, ""), word or look.word
+    )
 
 
 @register.simple_tag
@@ -200,7 +202,11 @@ def sparkline(values: Sequence[float | None] | None, colour: str = "cpu", classe
     line = drawing.spark_path(values) if values else ""
     if not line:
         return mark_safe("")
-    area = "" if "inline" in classes else format_html('<path class="a" d="{}"/>', drawing.spark_path(values or [], area=True))
+    area = (
+        ""
+        if "inline" in classes
+        else format_html('<path class="a" d="{}"/>', drawing.spark_path(values or [], area=True))
+    )
     return format_html(
         '<svg class="spark {}" data-c="{}" viewBox="0 0 120 32" preserveAspectRatio="none" aria-hidden="true">{}'
         '<path d="{}"/></svg>',

@@ -1,0 +1,111 @@
+"""The rule of effective status, in Python and in SQL."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from nodes import selectors
+from nodes.models import Node
+from nodes.status import Facts, Rules, Status, judge, spell
+from tests.factories import make_node
+
+RULES = Rules()
+SETTLING = Rules(is_settling=True)
+
+
+def facts(silence: float | None = 1.0, **over: Any) -> Facts:
+    metrics = {name: over.pop(name) for name in ("cpu_percent", "memory_percent", "disk_percent") if name in over}
+    return Facts(silence, metrics=metrics, **over)
+
+
+CASES = [
+    (facts(None), RULES, Status.UNKNOWN, ["never_seen"]),
+    (facts(600), RULES, Status.WARNING, ["late"]),
+    (facts(600.1), RULES, Status.OFFLINE, ["silent"]),
+    (facts(601, announced=Status.OFFLINE), SETTLING, Status.OFFLINE, ["silent"]),
+    (facts(601, announced=Status.ONLINE), SETTLING, Status.WARNING, ["late"]),
+    (facts(40, interval_seconds=10), RULES, Status.ONLINE, []),
+    (facts(40.1, interval_seconds=10), RULES, Status.WARNING, ["late"]),
+    (facts(cpu_percent=89.9), RULES, Status.ONLINE, []),
+    (facts(cpu_percent=90), RULES, Status.WARNING, ["cpu_percent"]),
+    (facts(cpu_percent=97), RULES, Status.CRITICAL, ["cpu_percent"]),
+    (facts(disk_percent=85), RULES, Status.WARNING, ["disk_percent"]),
+    (facts(disk_percent=95), RULES, Status.CRITICAL, ["disk_percent"]),
+    (facts(memory_percent=91, disk_percent=99), RULES, Status.CRITICAL, ["disk_percent", "memory_percent"]),
+    (facts(cpu_percent=None), RULES, Status.ONLINE, []),
+    (facts(clock_offset_seconds=301), RULES, Status.WARNING, ["clock"]),
+    (facts(clock_offset_seconds=-301), RULES, Status.WARNING, ["clock"]),
+    (facts(clock_offset_seconds=300), RULES, Status.ONLINE, []),
+    (facts(5000, cpu_percent=100), RULES, Status.OFFLINE, ["silent"]),
+]
+
+
+@pytest.mark.parametrize(("given_facts", "rules", "status", "codes"), CASES)
+def test_the_rule(given_facts: Facts, rules: Rules, status: Status, codes: list[str]) -> None:
+    judgement = judge(given_facts, rules)
+    assert judgement.status == status
+    assert [reason.code for reason in judgement.reasons] == codes
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0, "0 s"), (59.9, "59 s"), (60, "1 min"), (7300, "2 h"), (200_000, "2 d")]
+)
+def test_durations_in_words(seconds: float, words: str) -> None:
+    assert spell(seconds) == words
+
+
+percent = st.none() | st.sampled_from([0.0, 84.9, 85.0, 89.99, 90.0, 95.0, 97.0, 100.0]) | st.floats(0, 100)
+
+
+@pytest.mark.django_db
+@hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    silence=st.none() | st.integers(0, 2000).filter(lambda s: s not in (600, 30 + 10, 180 + 10, 900 + 10)),
+    interval=st.sampled_from([10, 60, 300]),
+    cpu=percent,
+    memory=percent,
+    disk=percent,
+    offset=st.none() | st.sampled_from([-4000.0, -300.0, 0.0, 300.0, 300.5]),
+    announced=st.sampled_from(Status.values),
+    is_settling=st.booleans(),
+)
+def test_python_and_sql_agree(
+    silence: int | None,
+    interval: int,
+    cpu: float | None,
+    memory: float | None,
+    disk: float | None,
+    offset: float | None,
+    announced: str,
+    is_settling: bool,
+) -> None:
+    Node.objects.all().delete()
+    now = selectors.database_now()  # within a transaction the database's clock stands still
+    make_node(
+        "web-1",
+        last_seen_at=None if silence is None else now - timedelta(seconds=silence),
+        interval_seconds=interval,
+        cpu_percent=cpu,
+        memory_percent=memory,
+        disk_percent=disk,
+        clock_offset_seconds=offset,
+        announced_status=announced,
+    )
+    rules = Rules(is_settling=is_settling)
+    node = Node.objects.judged(rules).get()
+    assert node.effective_status == judge(selectors.facts_of(node, now), rules).status  # type: ignore[attr-defined]
+
+
+@pytest.mark.django_db
+def test_a_server_that_just_started_declares_nobody_offline() -> None:
+    make_node("db-1", last_seen_at=timezone.now() - timedelta(hours=1), announced_status=Status.ONLINE)
+    make_node("db-2", last_seen_at=timezone.now() - timedelta(hours=1), announced_status=Status.OFFLINE)
+    assert selectors.counts().by_status[Status.OFFLINE] == 1
+    assert selectors.judge_node(selectors.find_node("db-1")).status == Status.WARNING

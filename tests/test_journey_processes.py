@@ -1,0 +1,231 @@
+"""The main job, end to end, with real processes: server, worker, PostgreSQL, agent, bash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.house import ROOT, House, house, wait_for
+
+pytestmark = pytest.mark.slow
+HYPRNODE = Path(sys.executable).with_name("hyprnode")
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[House]:
+    folder = Path(tempfile.mkdtemp(prefix="hyprbox-journey-"))
+    folder.chmod(0o755)
+    with house(folder / "var") as made:
+        yield made.start()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def api(running: House) -> Iterator[httpx.Client]:
+    with running.api() as client:
+        yield client
+
+
+@pytest.fixture
+def node_id(api: httpx.Client) -> str:
+    """This machine, once its agent has reported."""
+    wait_for(lambda: _nodes(api).get(_this_node(api)) == "ONLINE")
+    return _this_node(api)
+
+
+def _nodes(api: httpx.Client) -> dict[str, str]:
+    return {node["node_id"]: node["status"] for node in api.get("/api/nodes").json()["results"]}
+
+
+def _this_node(api: httpx.Client) -> str:
+    return next(name for name in _nodes(api) if not name.startswith("second"))
+
+
+def queue_script(up: House, node_id: str, **parts: str) -> str:
+    """Queue a preset made of these parts; returns the job's id."""
+    preset = {
+        "name": "test-script",
+        "title": "Test",
+        "description": "Test.",
+        "category": "test",
+        "risk": "safe",
+        **parts,
+    }
+    answer = subprocess.run(
+        [sys.executable, "-m", "tests.queue_script", node_id],
+        input=json.dumps(preset),
+        env=up.environment(),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout.strip()
+
+
+def finished(api: httpx.Client, job_id: str, *, seconds: float = 60) -> dict[str, Any]:
+    """The job, once it has ended. The web process may be away meanwhile."""
+    job: dict[str, Any] = {}
+
+    def has_ended() -> bool:
+        with suppress(httpx.HTTPError, ValueError):
+            job.update(api.get(f"/api/jobs/{job_id}").json())
+        return job.get("status") in ("SUCCEEDED", "FAILED", "CANCELLED")
+
+    wait_for(has_ended, seconds=seconds, why=f"{job_id} ends")
+    return job
+
+
+def output(api: httpx.Client, job_id: str, stream: str = "stdout") -> bytes:
+    answer = api.get(f"/api/jobs/{job_id}/output", params={"stream": stream})
+    assert answer.status_code == 200
+    return answer.content
+
+
+def test_a_preset_runs_on_this_machine_and_its_output_arrives(api: httpx.Client, node_id: str) -> None:
+    order = {"preset": "system-report", "variables": {}, "node_id": node_id}
+    answer = api.post("/api/jobs", json=order)
+    assert answer.status_code == 201, answer.text
+    job = finished(api, answer.json()["id"])
+    assert (job["status"], job["exit_code"]) == ("SUCCEEDED", 0), output(api, job["id"], "stderr")
+    kept = output(api, job["id"])
+    assert len(kept) == job["stdout_bytes"] > 0
+    assert job["started_at"] < job["finished_at"]
+
+
+def test_what_ran_is_what_was_shown(api: httpx.Client, node_id: str) -> None:
+    preview = api.post("/api/presets/system-report/render", json={"variables": {}}).json()
+    order = {"preset": "system-report", "variables": {}, "node_id": node_id}
+    job = finished(api, api.post("/api/jobs", json=order).json()["id"])
+    assert job["script_sha256"] == preview["sha256"] == hashlib.sha256(preview["script"].encode()).hexdigest()
+
+
+def test_all_bytes_survive(running: House, api: httpx.Client, node_id: str) -> None:
+    every_byte = r"""for i in $(seq 0 255); do printf "\\x$(printf %x "$i")"; done; printf 'no newline' >&2"""
+    job = finished(api, queue_script(running, node_id, apply=every_byte))
+    assert output(api, job["id"]) == bytes(range(256))
+    assert output(api, job["id"], "stderr") == b"no newline"
+
+
+def test_phases_decide(running: House, api: httpx.Client, node_id: str) -> None:
+    parts = {"check": "exit 1", "apply": "echo applied", "verify": "exit 1", "rollback": "echo rolled back"}
+    job = finished(api, queue_script(running, node_id, **parts))
+    assert (job["status"], job["reason"], job["exit_code"]) == ("FAILED", "verify_failed", 1)
+    assert [(phase["name"], phase["exit_code"]) for phase in job["phases"]] == [
+        ("check", 1),
+        ("apply", 0),
+        ("verify", 1),
+        ("rollback", 0),
+    ]
+    assert output(api, job["id"]) == b"applied\nrolled back\n"
+
+
+def test_cancel_ends_what_the_script_started(running: House, api: httpx.Client, node_id: str, tmp_path: Path) -> None:
+    witness = tmp_path / "pid"
+    job_id = queue_script(running, node_id, apply=f"sleep 300 & echo $! > {witness}; echo started; wait")
+    wait_for(lambda: witness.exists() and witness.read_text().strip())
+    assert api.post(f"/api/jobs/{job_id}/cancel", json={}).status_code == 200
+    job = finished(api, job_id, seconds=30)
+    assert job["status"] == "CANCELLED"
+    wait_for(lambda: not Path(f"/proc/{witness.read_text().strip()}/stat").exists(), seconds=15)
+
+
+@dataclass
+class Tail:
+    """What a page that follows a job has on its screen, over as many connections as it takes."""
+
+    api: httpx.Client
+    job_id: str
+    text: str = ""
+    last_id: str = ""
+    connections: int = 0
+    next_offset: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+    def follow(self, *, seconds: float) -> None:
+        """Read until `done`; come back whenever the connection breaks, as a browser does."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            with suppress(httpx.HTTPError):
+                if self._connect():
+                    return
+            time.sleep(0.2)
+        raise AssertionError("the stream never said done")
+
+    def _connect(self) -> bool:
+        headers = {"Last-Event-ID": self.last_id} if self.last_id else {}
+        with self.api.stream("GET", f"/api/jobs/{self.job_id}/stream", headers=headers) as answer:
+            if answer.status_code != 200:
+                return False
+            self.connections += 1
+            event = ""
+            for line in answer.iter_lines():
+                name, _, value = line.partition(": ")
+                if name == "id":
+                    self.last_id = value
+                elif name == "event":
+                    event = value
+                elif name == "data" and event == "stdout":
+                    self._take(json.loads(value))
+                elif name == "data" and event == "done":
+                    return True
+        return False
+
+    def _take(self, data: dict[str, Any]) -> None:
+        if data["offset"] != self.next_offset:
+            self.wrong.append(f"{self.next_offset} was next, {data['offset']} came")
+        self.next_offset = data["next_offset"]
+        self.text += data["text"]
+
+
+def test_killing_the_web_process_in_the_middle_loses_no_line(
+    running: House, api: httpx.Client, node_id: str, tmp_path: Path
+) -> None:
+    witness = tmp_path / "starts"
+    script = f"echo run >> {witness}; for i in $(seq 1 400); do echo line $i; sleep 0.02; done"
+    job_id = queue_script(running, node_id, apply=script)
+    tail = Tail(api, job_id)
+    wait_for(lambda: api.get(f"/api/jobs/{job_id}").json()["stdout_bytes"] > 0)
+    running.find("uvicorn").kill()
+    tail.follow(seconds=90)
+    job = finished(api, job_id)
+    expected = "".join(f"line {number}\n" for number in range(1, 401))
+    assert job["status"] == "SUCCEEDED"
+    assert output(api, job_id).decode() == expected
+    assert tail.wrong == []
+    assert tail.text == expected
+    assert witness.read_text() == "run\n"
+
+
+def test_a_second_agent_enrols_with_a_token_and_ends_with_it(running: House, api: httpx.Client, tmp_path: Path) -> None:
+    token = api.post("/api/tokens", json={"name": "second"}).json()
+
+    def beat() -> int:
+        given = {
+            "HYPRBOX_API_URL": running.url,
+            "HYPRBOX_NODE_ID": "second",
+            "HYPRBOX_NODE_TOKEN": token["token"],
+            "HYPRBOX_STATE_DIR": str(tmp_path),
+        }
+        return subprocess.run([HYPRNODE, "--once"], env=given, capture_output=True, timeout=60, check=False).returncode
+
+    assert token["token"] in token["install_command"]
+    assert beat() == 0
+    assert _nodes(api)["second"] == "ONLINE"
+    assert api.delete(f"/api/tokens/{token['id']}").status_code in (200, 204)
+    time.sleep(5)  # within which every process must know
+    assert beat() != 0
