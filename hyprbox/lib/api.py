@@ -233,8 +233,6 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
     """DRF's hook: every failure leaves in the one shape; a defect leaves as 500 with a request id only."""
     request = context["request"]
     known = translate(error)
-    if isinstance(known, errors.Forbidden) and not actor_of(request).is_known:
-        known = errors.NotAuthenticated()
     if known is None:
         log.error("api.failed", path=request.path, exc_info=error)
         if settings.DEBUG and getattr(settings, "HYPRBOX_RAISE_DEFECTS", False):
