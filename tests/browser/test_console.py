@@ -8,7 +8,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.agent import Agent, Held
-from tests.house import House
+from tests.browser.conftest import Watch
+from tests.house import House, wait_for
 
 
 @pytest.fixture
@@ -45,6 +46,21 @@ def test_lines_arrive_while_it_runs_and_survive_reloads(ada: Page, held: Held) -
     assert lines(ada) == expected
     ada.reload()
     assert lines(ada) == expected
+
+
+def test_a_killed_server_loses_and_doubles_nothing(ada: Page, watch: Watch, house: House, held: Held) -> None:
+    watch.expect("ERR_")
+    ada.goto(f"/jobs/{held.id}/")
+    held.write("before\nhalf ")
+    expect(ada.locator(".console")).to_contain_text("half")
+    house.find("uvicorn").kill()
+    expect(ada.locator(".conn")).to_have_text("Reconnecting")
+    wait_for(house.is_ready, seconds=40)
+    held.write("a line\nafter\n")
+    expect(ada.locator(".console")).to_contain_text("after", timeout=20_000)
+    assert lines(ada) == ["before", "half a line", "after"]
+    held.end()
+    expect(ada.locator("#job-header .pill")).to_have_text("Succeeded")
 
 
 def test_output_is_text_and_colours_are_classes(ada: Page, held: Held) -> None:

@@ -9,7 +9,8 @@ import httpx
 from playwright.sync_api import Page, expect
 
 from tests.browser.agent import Agent
-from tests.browser.conftest import sign_in
+from tests.browser.conftest import Watch, sign_in
+from tests.house import House, wait_for
 
 COMMAND = re.compile(r"HYPRBOX_NODE_TOKEN=(hbnt_\w+).* hyprnode$")
 
@@ -52,9 +53,10 @@ def test_the_overview_moves_without_a_reload(ada: Page, agent: Agent) -> None:
 
 def test_a_token_is_shown_once_turns_green_and_can_be_revoked(ada: Page, live_server_url: str) -> None:
     ada.goto("/settings/tokens/")
-    ada.get_by_label("Name").fill("second server")
-    ada.get_by_label("Node").fill("web-2")
-    ada.get_by_role("button", name="Create token").click()
+    form = ada.locator("#new")
+    form.get_by_label("Name").fill("second server")
+    form.get_by_label("Node").fill("web-2")
+    form.get_by_role("button", name="Create token").click()
     command = ada.locator("#command").inner_text()
     match = COMMAND.search(command)
     assert match is not None and "HYPRBOX_KEYS_SHA256=" in command
@@ -91,11 +93,16 @@ def test_shortcuts_lead_to_places(ada: Page) -> None:
     expect(ada.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
 
 
-def test_a_lost_connection_says_so_and_heals(ada: Page, agent: Agent) -> None:
+def test_a_lost_connection_says_so_and_heals(ada: Page, watch: Watch, house: House, agent: Agent) -> None:
+    watch.expect("ERR_")
     expect(ada.locator(".conn")).to_have_text("Live")
-    ada.context.set_offline(True)
-    ada.evaluate("window.dispatchEvent(new Event('offline'))")
-    ada.context.set_offline(False)
+    ada.evaluate("window.isSamePage = true")
+    house.find("uvicorn").kill()
+    expect(ada.locator("#lost")).to_be_visible()
+    expect(ada.locator(".conn")).to_have_text("Reconnecting")
+    wait_for(house.is_ready, seconds=40)
     agent.beat(cpu_percent=44.0)
+    expect(ada.locator("#lost")).to_be_hidden(timeout=20_000)
     card = ada.locator(".node-card").filter(has_text="web-1")
     expect(card.locator(".trio dd").first).to_have_text("44\u00a0%", timeout=8_000)
+    assert ada.evaluate("window.isSamePage")

@@ -28,10 +28,10 @@ INLINE = re.compile(r"<[^>]+\s(?:style|on[a-z]+)=|<style|<script(?![^>]*(?:src=|
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_a_page_is_whole(ada: Page, agent: Agent, path: str) -> None:
+def test_a_page_is_whole(ada: Page, agent: Agent, live_server_url: str, path: str) -> None:
     for width, theme in ((1440, "dark"), (390, "light"), (320, "dark")):
         ada.set_viewport_size({"width": width, "height": 844})
-        ada.context.add_cookies([{"name": "hb_theme", "value": theme, "url": ada.url}])
+        ada.context.add_cookies([{"name": "hb_theme", "value": theme, "url": live_server_url}])
         answer = ada.goto(path)
         assert answer is not None and answer.status == 200
         html = answer.text()
