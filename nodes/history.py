@@ -107,6 +107,7 @@ def _drop(series: Series, name: str) -> bool:
     return True
 
 
+# Averages weigh by samples; a metric that was null in some of them weighs as if it had been in all.
 _AGGREGATES = ", ".join(
     f"(sum({m}_avg * samples) / NULLIF(sum(samples) FILTER (WHERE {m}_avg IS NOT NULL), 0))::real, max({m}_max)"
     for m in METRICS

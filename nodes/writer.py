@@ -145,6 +145,7 @@ class Writer:
         self._wake = asyncio.Event()
         self._away_until = 0.0
         self._is_draining = False
+        self._is_busy = False
         self._errands = _Errands()
         self._changed: set[uuid.UUID] = set()
         self._hinted_at = 0.0
@@ -169,7 +170,7 @@ class Writer:
         """Write what is queued, then take nothing more."""
         self._is_draining = True
         deadline = time.monotonic() + DRAIN_SECONDS
-        while (self._beats or self._lookups) and time.monotonic() < deadline:
+        while (self._is_busy or self._beats or self._lookups) and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
         task, self._task = self._task, None
         if task is not None and not task.done() and task.get_loop() is asyncio.get_running_loop():
@@ -198,6 +199,7 @@ class Writer:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
+                self._is_busy = True
                 try:
                     await self._work(await self._connected())
                 except (psycopg.OperationalError, psycopg.InterfaceError, OSError, TimeoutError) as error:
@@ -206,8 +208,10 @@ class Writer:
                 except Exception:  # a defect here must not leave every node waiting for an answer
                     log.exception("heartbeats.writer_failed")
                     await self._give_up()
+                finally:
+                    self._is_busy = False
         finally:
-            await self._disconnect()
+            await self._abandon()
 
     async def _work(self, conn: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
         while self._lookups or self._beats:
@@ -230,7 +234,7 @@ class Writer:
         try:
             with self._limit(conn):
                 found = await self.tokens.resolve(conn, [presented for presented, _ in asked])
-        except psycopg.Error:
+        except BaseException:
             _fail([answer for _, answer in asked], Unavailable())
             raise
         for (_, answer), token in zip(asked, found, strict=True):
@@ -240,10 +244,15 @@ class Writer:
     async def _write_batch(self, conn: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
         batch = [self._beats.popleft() for _ in range(min(MAX_BATCH, len(self._beats)))]
         try:
+            await self._write_or_split(conn, batch)
+        finally:  # whatever happened, nobody is left waiting
+            _fail([beat.answer for beat in batch], Unavailable())
+
+    async def _write_or_split(self, conn: psycopg.AsyncConnection[tuple[Any, ...]], batch: list[Beat]) -> None:
+        try:
             await self._write(conn, batch)
         except psycopg.Error as error:
             if conn.closed:
-                _fail([beat.answer for beat in batch], Unavailable())
                 raise
             log.warning("heartbeats.batch_failed", size=len(batch), error=str(error))
             if _lacks_partition(error):
@@ -252,19 +261,16 @@ class Writer:
 
     async def _write_one_by_one(self, conn: psycopg.AsyncConnection[tuple[Any, ...]], batch: list[Beat]) -> None:
         deadline = time.monotonic() + STATEMENT_SECONDS
-        for index, beat in enumerate(batch):
+        for beat in batch:
+            if time.monotonic() > deadline:
+                return
             try:
-                if time.monotonic() > deadline:
-                    raise Unavailable()
                 await self._write(conn, [beat])
-            except Unavailable as error:
-                _fail([beat.answer], error)
             except psycopg.Error as error:
+                if conn.closed:
+                    raise
                 log.warning("heartbeats.row_failed", node=str(beat.node_pk), error=str(error))
                 _fail([beat.answer], _blame(error))
-                if conn.closed:
-                    _fail([late.answer for late in batch[index:]], Unavailable())
-                    raise
 
     async def _write(self, conn: psycopg.AsyncConnection[tuple[Any, ...]], batch: list[Beat]) -> None:
         rows = _encode([beat.row() for beat in batch])
@@ -311,6 +317,9 @@ class Writer:
     async def _give_up(self) -> None:
         """The database is away: everybody who waits hears so, and for a moment nobody is let in to wait."""
         self._away_until = time.monotonic() + RETRY_SECONDS
+        await self._abandon()
+
+    async def _abandon(self) -> None:
         beats, self._beats = list(self._beats), deque()
         lookups, self._lookups = self._lookups, []
         _fail([beat.answer for beat in beats], Unavailable())

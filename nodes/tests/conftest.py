@@ -29,6 +29,6 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def partitions(db: None) -> None:
-    """History as far back as the longest range."""
+    """Enough of the past to write history into."""
     now = timezone.now()
-    history.make_partitions(now - timedelta(days=32), now + timedelta(days=1))
+    history.make_partitions(now - timedelta(days=10), now + timedelta(days=1))
