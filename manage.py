@@ -15,13 +15,25 @@ from django.core.management import execute_from_command_line
 
 from hyprbox.lib.postgres import EmbeddedPostgres, PostgresUnavailable
 from hyprbox.management.commands import up
+from hyprbox.management.options import CannotStart, setting
 
 # Starting a database for these would only cost time.
-_NEEDS_NO_DATABASE = {"", "help", "version", "--help", "--version", "-h", "check", "collectstatic", "spectacular"}
+_NEEDS_NO_DATABASE = {
+    "",
+    "help",
+    "version",
+    "--help",
+    "--version",
+    "-h",
+    "check",
+    "collectstatic",
+    "signing_key",
+    "spectacular",
+}
 
 
 def _database(command: str) -> AbstractContextManager[object]:
-    if command in _NEEDS_NO_DATABASE or os.environ.get("DATABASE_URL"):
+    if command in _NEEDS_NO_DATABASE or setting("DATABASE_URL"):
         return nullcontext()
     return EmbeddedPostgres(settings.HYPRBOX_VAR_DIR).borrowed()
 
@@ -34,7 +46,7 @@ def main() -> None:
     try:
         with _database(command):
             execute_from_command_line(sys.argv)
-    except (ImproperlyConfigured, PostgresUnavailable) as error:
+    except (CannotStart, ImproperlyConfigured, PostgresUnavailable) as error:
         sys.exit(f"manage.py: {error}")
 
 

@@ -24,7 +24,7 @@ from hyprbox.lib.actors import Actor, Role
 from hyprbox.lib.errors import HyprBoxError
 from hyprbox.lib.postgres import advisory_lock
 from hyprbox.management.folder import keep_secret
-from hyprbox.management.options import CannotStart
+from hyprbox.management.options import CannotStart, setting
 from tokens import selectors as tokens
 from tokens.errors import BadToken
 
@@ -65,7 +65,7 @@ def first_admin(by: Actor) -> Admin | None:
     if User.objects.filter(role=Role.ADMIN, is_active=True).exists():
         return None
     email = os.environ.get("HYPRBOX_ADMIN_EMAIL") or DEFAULT_EMAIL
-    given = os.environ.get("HYPRBOX_ADMIN_PASSWORD", "")
+    given = setting("HYPRBOX_ADMIN_PASSWORD")
     password = given or secrets.token_urlsafe(12)
     try:
         accounts.create_user(by=by, email=email, password=password, role=Role.ADMIN)

@@ -13,6 +13,19 @@ DEFAULT_PORT = 8000
 _TRUE = {"1", "true", "yes", "on"}
 
 
+def setting(name: str) -> str:
+    """The environment variable, or the content of the file that its `_FILE` twin names; "" for neither."""
+    if value := os.environ.get(name, ""):
+        return value
+    path = os.environ.get(f"{name}_FILE")
+    if not path:
+        return ""
+    try:
+        return Path(path).read_text().strip()
+    except OSError as error:
+        raise CannotStart(f"{name}_FILE names {path}, which cannot be read: {error.strerror}.") from error
+
+
 class CannotStart(Exception):
     """HyprBox cannot start here; the message is one sentence for the person at the terminal."""
 

@@ -14,6 +14,7 @@ from accounts import services
 from hyprbox.lib.actors import Actor, Role
 from hyprbox.lib.errors import HyprBoxError
 from hyprbox.management.firsts import sentence
+from hyprbox.management.options import setting
 
 
 class Command(BaseCommand):
@@ -41,7 +42,7 @@ class Command(BaseCommand):
 
 
 def _password() -> str:
-    if given := os.environ.get("HYPRBOX_ADMIN_PASSWORD"):
+    if given := setting("HYPRBOX_ADMIN_PASSWORD"):
         return given
     if not sys.stdin.isatty():
         return sys.stdin.readline().rstrip("\n")

@@ -119,7 +119,7 @@ class Up:
         os.environ.setdefault("DJANGO_SETTINGS_MODULE", "hyprbox.settings")
 
     def _start_database(self) -> None:
-        if url := os.environ.get("DATABASE_URL"):
+        if url := options.setting("DATABASE_URL"):
             refuse_unreachable(url)
             return
         _say("Starting PostgreSQL …")
