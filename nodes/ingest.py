@@ -28,8 +28,13 @@ from tokens.secrets import Presented
 MAX_ENROLLING = 64  # each takes a thread and a connection of the pool
 NOBODY = Presented("", b"")
 
+
+def _no_work(node_pk: uuid.UUID) -> bool:
+    return False
+
+
 # Whether this node should ask for work at once. The roof puts the jobs' in-memory flag here.
-work_waiting: Callable[[uuid.UUID], bool] = lambda node_pk: False
+work_waiting: Callable[[uuid.UUID], bool] = _no_work
 
 _by_token = lanes.TokenBucket()
 _without_token = lanes.TokenBucket(rate=5, burst=15)

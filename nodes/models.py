@@ -32,7 +32,11 @@ class NodeQuerySet(models.QuerySet["Node"]):
         return self.filter(removed_at__isnull=True)
 
     def named(self, node_ids: Iterable[str]) -> Self:
-        return self.filter(node_id__in=list(node_ids))
+        return self.filter(node_id__in=[node_id for node_id in node_ids if names.is_node_id(node_id)])
+
+    def called(self, node_id: str) -> Self:
+        """The node by that name, or none: what cannot be a name is not asked for."""
+        return self.filter(node_id=node_id) if names.is_node_id(node_id) else self.none()
 
     def in_group(self, group: str) -> Self:
         return self.filter(group=group)

@@ -145,7 +145,7 @@ def database_now() -> datetime:
 
 def find_node(node_id: str) -> Node:
     """The node by that name. Raises `UnknownNode`."""
-    node = Node.objects.present().filter(node_id=node_id).first()
+    node = Node.objects.present().called(node_id).first()
     if node is None:
         raise UnknownNode()
     return node
@@ -247,7 +247,7 @@ def _up_to_now(points: list[float | None], newest: float | None, late: float, st
 
 def node_card(node_id: str) -> NodeCard:
     """Raises `UnknownNode`."""
-    found = cards(Node.objects.present().filter(node_id=node_id))
+    found = cards(Node.objects.present().called(node_id))
     if not found:
         raise UnknownNode()
     return found[0]

@@ -146,7 +146,7 @@ def publish_nodes(node_pks: Sequence[uuid.UUID]) -> None:
 def _get_or_create(by: Actor, node_id: str) -> Node:
     if not names.is_node_id(node_id):
         raise InvalidInput(fields={"node_id": [names.HINT]})
-    present = Node.objects.present().filter(node_id=node_id)
+    present = Node.objects.present().called(node_id)
     if (node := present.first()) is not None:
         return node
     try:
@@ -160,7 +160,7 @@ def _get_or_create(by: Actor, node_id: str) -> Node:
 
 
 def _locked(node_id: str) -> Node:
-    node = Node.objects.present().select_for_update(no_key=True).filter(node_id=node_id).first()
+    node = Node.objects.present().called(node_id).select_for_update(no_key=True).first()
     if node is None:
         raise UnknownNode()
     return node

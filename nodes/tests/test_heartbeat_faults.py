@@ -118,7 +118,8 @@ def test_a_statement_that_hangs_is_cut_within_two_seconds() -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(30); RETURN NEW; END $$;
+            CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM pg_sleep(30); RETURN NEW; END $$;
             CREATE TRIGGER slow BEFORE UPDATE OF cpu_percent ON nodes_node FOR EACH ROW EXECUTE FUNCTION dawdle();
             """
         )
