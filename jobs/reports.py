@@ -110,6 +110,8 @@ def add_output(*, by: Actor, job_id: uuid.UUID, claim_id: uuid.UUID, pieces: lis
     Raises `UnknownJob`, `StaleClaim`, `JobFinished`, `JobNotStarted`, `OutputGap`, `OutputConflict`.
     """
     require(by, Capability.REPORT)
+    if len(pieces) == 1 and (receipt := _add_next(by, job_id, claim_id, pieces[0], phase)) is not None:
+        return receipt
     try:
         with transaction.atomic():
             job = _own(by, job_id, claim_id, lock=False)
@@ -124,6 +126,19 @@ def add_output(*, by: Actor, job_id: uuid.UUID, claim_id: uuid.UUID, pieces: lis
             audit.record(Action.OUTPUT_CONFLICTED, by=by, target=f"job:{job_id}", detail=conflict.detail)
         raise
     return Receipt(output.next_offset(transcript), job.cancel_requested_at is not None)
+
+
+def _add_next(by: Actor, job_id: uuid.UUID, claim_id: uuid.UUID, piece: output.Piece, phase: str) -> Receipt | None:
+    fresh = (timedelta(seconds=RUNNING_LEASE_SECONDS) - LEASE_STEP).total_seconds()
+    done = output.append_next(
+        job_id=job_id, node_pk=by.id, claim_id=claim_id, piece=piece, phase=phase, fresh_seconds=fresh
+    )
+    if done is None:
+        return None
+    if done.lease_is_worn:
+        with transaction.atomic():
+            _renew(_own(by, job_id, claim_id, lock=False), phase)
+    return Receipt(done.next_offset, done.cancel_requested)
 
 
 def complete(*, by: Actor, job_id: uuid.UUID, claim_id: uuid.UUID, result: Result) -> Job:
