@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any, ClassVar
@@ -26,6 +27,7 @@ from tokens import selectors as tokens
 
 Frame = tuple[str, dict[str, Any]]
 LATEST_JOBS = 50
+PACE_SECONDS = 2.0
 
 
 def fragment(id: str, template: str, context: dict[str, Any], **extra: Any) -> Frame:
@@ -131,9 +133,8 @@ class OneNode(Source):
             row = nodes.find_node(card.node_id)
             yield fragment("node-activity", "nodes/_timeline.html", {"activity": nodes.activity(row, limit=30)})
             now = timezone.now()
-            for job in jobs.jobs_of_node(by=self.by, node_pk=row.pk, limit=8):
-                told = summary.of(job, now)
-                yield fragment(f"node-job-{job.pk}", "jobs/_node_row.html", {"told": told}, list="node-jobs")
+            recent = [summary.of(job, now) for job in jobs.jobs_of_node(by=self.by, node_pk=row.pk, limit=8)]
+            yield fragment("node-jobs", "jobs/_of_node.html", {"recent": recent, "card": card})
 
 
 class JobRows(Source):
@@ -182,6 +183,7 @@ class LiveFeed(Source):
     def __init__(self, by: Actor) -> None:
         super().__init__(by)
         self.since = timezone.now()
+        self.paced_at = 0.0
 
     def changes(self, events: list[Event]) -> Iterator[Frame]:
         before, now = self.since, timezone.now()
@@ -194,9 +196,11 @@ class LiveFeed(Source):
         lines += [feed.job_line(job, now) for job in jobs.jobs_by_id(by=self.by, job_ids=job_ids(events))]
         for line in sorted(lines, key=lambda line: line.at):
             yield "line", {"html": render_to_string("live/_line.html", {"line": line, "is_new": True}).strip()}
-        context = {"pace": feed.pace(self.by)}
-        yield fragment("live-headline", "live/_headline.html", context)
-        yield fragment("live-pace", "live/_pace.html", context)
+        if time.monotonic() - self.paced_at >= PACE_SECONDS:
+            self.paced_at = time.monotonic()
+            context = {"pace": feed.pace(self.by)}
+            yield fragment("live-headline", "live/_headline.html", context)
+            yield fragment("live-pace", "live/_pace.html", context)
 
 
 class First(Source):

@@ -40,6 +40,7 @@ const replace = (id, html) => {
   template.innerHTML = html;
   const next = template.content.firstElementChild;
   if (!next) { element.remove(); return true; }
+  if (element.matches('.heat > a')) next.tabIndex = element.tabIndex; // a group stays one tab stop
   element.replaceWith(next);
   window.htmx?.process(next);
   refreshTimes(next);

@@ -34,7 +34,14 @@ def test_a_page_that_needs_someone_leads_to_sign_in_and_back(page: Page) -> None
 
 @pytest.mark.parametrize(
     "target",
-    ["https://evil.example/", "//evil.example/", "/\\evil.example", "javascript:alert(1)", "https:evil.example", "evil"],
+    [
+        "https://evil.example/",
+        "//evil.example/",
+        "/\\evil.example",
+        "javascript:alert(1)",
+        "https:evil.example",
+        "evil",
+    ],
 )
 def test_open_redirects_are_not_offered(page: Page, target: str) -> None:
     page.goto(f"/login/?{urlencode({'next': target})}")

@@ -236,6 +236,12 @@ def counted(count: int, noun: str) -> str:
 
 
 @register.filter
+def number(count: int) -> str:
+    """1,042"""
+    return f"{count:,}"
+
+
+@register.filter
 def initials(name: str) -> str:
     parts = [part for part in name.replace("@", " ").replace(".", " ").split() if part]
     return ((parts[0][0] + (parts[1][0] if len(parts) > 1 else "")) if parts else "?").upper()

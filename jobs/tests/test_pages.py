@@ -1,0 +1,132 @@
+"""The way from a preset to a job on pages, and who sees what of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from accounts.models import User
+from jobs.models import Job
+from nodes.models import Node
+from tests import factories
+
+VALUES = {"sent": "1", "SERVER_NAME": "example.org", "ROOT": "/srv/www/site", "PORT": "80", "CACHE": "1h"}
+NGINX = "/jobs/new/nginx-static-site/"
+
+
+@pytest.fixture
+def operator(client: Client, otto: User) -> Client:
+    client.force_login(otto)
+    return client
+
+
+def post(client: Client, path: str, **data: Any) -> Any:
+    return client.post(path, {**VALUES, **data})
+
+
+def test_each_step_carries_the_values(operator: Client, web_1: Node) -> None:
+    targets = post(operator, f"{NGINX}targets/", node="web-1")
+    confirm = post(operator, f"{NGINX}confirm/", node="web-1", mode="apply")
+    for answer in (targets, confirm):
+        assert answer.status_code == 200 and "example.org" in answer.content.decode()
+    assert Job.objects.count() == 0
+
+
+def test_a_bad_value_leads_back_to_the_form(operator: Client, web_1: Node) -> None:
+    for step in ("targets/", "confirm/", ""):
+        answer = post(operator, f"{NGINX}{step}", node="web-1", PORT="70000")
+        assert answer.status_code == 400
+        assert 'id="vars"' in answer.content.decode() and "70000" in answer.content.decode()
+    assert Job.objects.count() == 0
+
+
+@pytest.mark.parametrize("nodes", [[], ["nobody"], ["web-1", "nobody"]])
+def test_a_bad_target_leads_back_to_the_targets(operator: Client, web_1: Node, nodes: list[str]) -> None:
+    for step in ("confirm/", ""):
+        answer = post(operator, f"{NGINX}{step}", node=nodes)
+        assert answer.status_code == 400 and 'id="targets"' in answer.content.decode()
+    assert Job.objects.count() == 0
+
+
+def test_one_node_is_one_job(operator: Client, web_1: Node) -> None:
+    answer = post(operator, NGINX, node="web-1")
+    job = Job.objects.get()
+    assert answer["Location"] == f"/jobs/{job.pk}/"
+    assert job.created_by == "otto@example.com" and job.variables["CACHE"] == "3600"
+
+
+def test_several_nodes_are_a_batch_of_jobs(operator: Client, web_1: Node, db_1: Node) -> None:
+    answer = post(operator, NGINX, node=["web-1", "db-1"])
+    [batch] = {job.batch_id for job in Job.objects.all()}
+    assert answer["Location"] == f"/jobs/?batch={batch}" and Job.objects.count() == 2
+    assert operator.get(answer["Location"]).status_code == 200
+
+
+def test_a_form_sent_twice_queues_once(operator: Client, web_1: Node) -> None:
+    addresses = {post(operator, NGINX, node="web-1", key="the-same-form")["Location"] for _ in range(2)}
+    assert len(addresses) == 1 and Job.objects.count() == 1
+
+
+def test_a_viewer_runs_nothing(client: Client, vera: User, web_1: Node) -> None:
+    client.force_login(vera)
+    job = factories.make_job(web_1)
+    for path in (f"{NGINX}targets/", f"{NGINX}confirm/", NGINX, f"/jobs/{job.pk}/cancel/", f"/jobs/{job.pk}/retry/"):
+        assert post(client, path, node="web-1").status_code == 403
+    assert Job.objects.count() == 1
+
+
+@pytest.mark.parametrize("tab", ["output", "script", "variables"])
+def test_a_viewer_sees_neither_script_nor_variables_nor_output(
+    client: Client, vera: User, web_1: Node, tab: str
+) -> None:
+    job = factories.make_job(web_1, preset="nginx-static-site", variables={"SERVER_NAME": "hidden.example.org"})
+    client.force_login(vera)
+    page = client.get(f"/jobs/{job.pk}/?tab={tab}").content.decode()
+    assert "hidden.example.org" not in page and "hb_apply" not in page and 'id="console"' not in page
+
+
+def test_an_operator_sees_all_tabs(operator: Client, web_1: Node) -> None:
+    job = factories.make_job(web_1, preset="nginx-static-site", variables={"SERVER_NAME": "shown.example.org"})
+    assert 'id="console"' in operator.get(f"/jobs/{job.pk}/").content.decode()
+    assert "hb_apply" in operator.get(f"/jobs/{job.pk}/?tab=script").content.decode()
+    assert "shown.example.org" in operator.get(f"/jobs/{job.pk}/?tab=variables").content.decode()
+
+
+def test_cancel_ends_a_waiting_job_and_a_second_one_is_told(operator: Client, web_1: Node) -> None:
+    job = factories.make_job(web_1)
+    assert operator.post(f"/jobs/{job.pk}/cancel/")["Location"] == f"/jobs/{job.pk}/"
+    job.refresh_from_db()
+    assert job.status == "CANCELLED"
+    answer = operator.post(f"/jobs/{job.pk}/cancel/")
+    assert answer.status_code == 409 and "already finished" in answer.content.decode()
+
+
+def test_run_again_is_a_new_job(operator: Client, web_1: Node) -> None:
+    job = factories.make_job(web_1)
+    operator.post(f"/jobs/{job.pk}/cancel/")
+    answer = operator.post(f"/jobs/{job.pk}/retry/")
+    assert Job.objects.get(retry_of=job).pk != job.pk and answer.status_code == 302
+
+
+def test_verbs_need_a_post(operator: Client, web_1: Node) -> None:
+    job = factories.make_job(web_1)
+    assert [operator.get(f"/jobs/{job.pk}/{verb}/").status_code for verb in ("cancel", "retry")] == [405, 405]
+    assert operator.get(f"{NGINX}targets/")["Location"] == "/presets/nginx-static-site/"
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["q=web", "status=QUEUED", "node=web-1", "who=test", "when=24h", "q=sys+web", "status=x", "batch=x", "q=%00"],
+)
+def test_list_filters_are_addresses(operator: Client, web_1: Node, query: str) -> None:
+    factories.make_job(web_1)
+    assert "System report" in operator.get(f"/jobs/?{query}").content.decode()
+
+
+def test_the_palette_finds_jobs_presets_and_nodes(operator: Client, web_1: Node) -> None:
+    job = factories.make_job(web_1)
+    page = operator.get("/palette/?q=system-report", headers={"HX-Request": "true"}).content.decode()
+    assert f"/jobs/{job.pk}/" in page and "/presets/system-report/" in page and "<html" not in page
+    assert f"/jobs/{job.pk}/" in operator.get(f"/palette/?q={str(job.pk)[:8]}").content.decode()
