@@ -89,7 +89,7 @@ def append_next(
     """Store a piece that continues a running job's output; None when it is not as simple as that."""
     if piece.skipped or not piece.data:
         return None
-    values = {
+    values: dict[str, Any] = {
         "job": job_id, "node": node_pk, "claim": claim_id, "phase": phase, "name": piece.stream, "offset": piece.offset,
         "end": piece.offset + len(piece.data), "data": piece.data, "cap": OUTPUT_CAP, "step": TRIM_STEP,
         "fresh": fresh_seconds, "channel": live.CHANNEL, "hint": live.payload(f"job.{job_id}", kind="output"),

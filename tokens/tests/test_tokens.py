@@ -9,7 +9,6 @@ import pytest
 from django.utils import timezone
 
 from audit.models import Event
-from nodes.models import Node
 from tests import factories
 from tokens import secrets, selectors, services
 from tokens.errors import BadToken
@@ -37,9 +36,9 @@ def test_a_token_is_shown_once_and_stored_as_a_digest(api: Any, ada: Any) -> Non
 
 def test_a_token_for_a_node_makes_the_node(api: Any, ada: Any) -> None:
     assert create(api, ada, node_id="fresh-1").status_code == 201
-    node = Node.objects.get(node_id="fresh-1")
-    assert node.last_seen_at is None
-    assert NodeToken.objects.get().node_pk == node.pk
+    node = api.by(ada).get("/api/nodes/fresh-1").json()
+    assert (node["status"], node["last_seen_at"]) == ("UNKNOWN", None)
+    assert NodeToken.objects.get().node_id == "fresh-1"
 
 
 @pytest.mark.parametrize(
