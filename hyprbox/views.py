@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from django.conf import settings
@@ -14,7 +15,7 @@ from hyprbox import finding, styleguide, token_pages
 from hyprbox.fleet import views as fleet
 from hyprbox.lib import pages
 from hyprbox.lib.errors import Forbidden, HyprBoxError, InvalidInput, NotFound
-from hyprbox.lib.middleware import error_response
+from hyprbox.lib.middleware import as_hyprbox_error, error_response
 from hyprbox.lib.pages import Crumb
 
 
@@ -58,8 +59,9 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """The last resort, outside of every middleware: uses nothing that could fail again."""
-    return error_response(request, HyprBoxError())
+    """What a middleware could not take: a database that is away says so, everything else is a defect."""
+    error = sys.exc_info()[1]
+    return error_response(request, (error and as_hyprbox_error(error)) or HyprBoxError())
 
 
 _fleet: list[URLPattern | URLResolver] = [

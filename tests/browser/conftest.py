@@ -9,12 +9,13 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 from tests.browser.agent import Agent
 from tests.house import EMAIL, PASSWORD, House
 from tests.house import house as make_house
 
+expect.set_options(timeout=20_000)  # five seconds are too few on a busy machine
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 ARGUMENTS = [
     "--no-sandbox",
