@@ -7,7 +7,7 @@ from procrastinate.contrib.django import app
 from jobs import deadlines, services
 
 
-@app.periodic(cron="*/10 * * * * *")
+@app.periodic(cron="* * * * * */10")  # the sixth field is the seconds
 @app.task(queueing_lock="jobs.enforce_deadlines", pass_context=False)
 def enforce_deadlines(timestamp: int) -> None:
     deadlines.enforce()
