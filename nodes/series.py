@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -50,13 +50,16 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Spark:
-    """At most 48 averages a metric, oldest first, None for an empty bucket; the last one ends at `ends_at`."""
+    """At most 48 averages a metric, oldest first, None for an empty bucket; the last one ends at `ends_at`.
+
+    Cards carry the CPU alone.
+    """
 
     ends_at: datetime
     step_seconds: int
     cpu_percent: list[float | None]
-    memory_percent: list[float | None]
-    disk_percent: list[float | None]
+    memory_percent: list[float | None] = field(default_factory=list)
+    disk_percent: list[float | None] = field(default_factory=list)
 
 
 _RAW = "SELECT at, 1 AS samples, " + ", ".join(f"{m} AS {m}_avg, {m} AS {m}_max" for m in METRICS)

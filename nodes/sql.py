@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from django.db.models import Case, DurationField, ExpressionWrapper, F, FloatField, Q, Value, When
+from django.db.models import (
+    Case,
+    DurationField,
+    ExpressionWrapper,
+    F,
+    FloatField,
+    Func,
+    Q,
+    TextField,
+    Value,
+    When,
+)
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Cast, Extract, Now
 
@@ -26,6 +37,13 @@ def silence() -> Combinable:
     """Seconds since the last heartbeat."""
     elapsed = ExpressionWrapper(Now() - F("last_seen_at"), output_field=DurationField())
     return Cast(Extract(elapsed, "epoch"), FloatField())
+
+
+class ArrayText(Func):
+    """An array of numbers as the text of a JSON list, which is read several times faster than an array."""
+
+    template = "'[' || array_to_string(%(expressions)s, ',', 'null') || ']'"
+    output_field = TextField()  # type: ignore[assignment]
 
 
 def _is_offline(rules: Rules) -> Q:
