@@ -18,7 +18,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from agent import __version__, config, secretrefs
+from agent import __version__, config, processes, secretrefs
 from agent.client import Backoff, CallFailed, Client
 from agent.config import BadSetting, Config
 from agent.crash import crash_point
@@ -32,6 +32,7 @@ from agent.wire import Malformed, Offer, now_text, parse_offer, parse_time
 WAIT_SECONDS = 25
 SPREAD_SECONDS = 30.0
 INVENTORY_SECONDS = 300.0
+STOP_JOBS_SECONDS = 14.0  # below the unit's TimeoutStopSec
 MIN_FREE_BYTES = 200 * 1024 * 1024
 EXIT_USAGE, EXIT_UNREACHABLE, EXIT_LOCKED = 64, 69, 75
 
@@ -165,11 +166,19 @@ class Agent:
         work.start()
         self._beat_until_stopped(first_beat)
         if self.settings.stop_jobs:
-            for delivery in list(self._deliveries.values()):
-                delivery.cancel()
+            self._stop_jobs()
         for thread in [*self._threads]:
             thread.join(5.0)
         self.log.info("agent.stopped", jobs_left_running=sum(1 for _ in self.journal.unfinished()))
+
+    def _stop_jobs(self) -> None:
+        """Cancel what runs and wait until it is gone: ten seconds of grace, then the runners kill."""
+        folders = [folder for folder in self.journal.unfinished() if folder.has("exec") and not folder.has("result")]
+        for folder in folders:
+            folder.request_cancel()
+        deadline = time.monotonic() + STOP_JOBS_SECONDS
+        while time.monotonic() < deadline and any(_has_runner(folder) for folder in folders):
+            time.sleep(0.05)
 
     def _beat_until_stopped(self, first_beat: threading.Event) -> None:
         client, backoff = Client(self.settings), Backoff()
@@ -328,7 +337,7 @@ class Agent:
         other = self.journal.folder(offer.job_id)
         client = Client(self.settings)
         try:
-            body = {"claim_id": offer.claim_id, **end_without_run("refused")}
+            body = {"claim_id": offer.claim_id, **end_without_run("signature_invalid")}
             client.post(f"/api/jobs/{other.job_id}/complete", body)
         except CallFailed as error:
             self.log.warning("job.refusal_failed", job=offer.job_id, error=str(error))
@@ -398,6 +407,11 @@ class Agent:
             with self._lock:
                 self._deliveries.pop(delivery.job_id, None)
         self.log.info("job.done", job=delivery.job_id)
+
+
+def _has_runner(folder: JobFolder) -> bool:
+    record = folder.read("exec")
+    return record is not None and processes.is_alive(int(record["pid"]), int(record["start_time"]))
 
 
 def beat_once(settings: Config) -> int:

@@ -148,7 +148,7 @@ class Delivery:
 
     def _follow(self) -> None:
         """Send output until there is a result and all of it is stored."""
-        if not self._resumed:
+        if not self._resumed and self.folder.has("exec"):
             self._send([])  # the answer says how far an earlier agent came
         sent_at, waiting_since = time.monotonic(), 0.0
         while True:
@@ -276,7 +276,11 @@ class Delivery:
                 if error.code != "missing_output":
                     raise Abandoned(f"result refused: {error}") from error
                 self._note_offsets(error.detail.get("next_offset"))
-                if not self._send_the_rest(result):
+                if not self.folder.has("exec"):
+                    # The journal was lost with the job in it: how much it wrote, only the server knows.
+                    for number, stream in enumerate(STREAMS):
+                        body[f"{stream}_bytes"] = self.next_offset[number]
+                elif not self._send_the_rest(result):
                     raise Abandoned("the server misses output that is not kept any more") from error
 
     def _send_the_rest(self, result: dict[str, Any]) -> bool:
