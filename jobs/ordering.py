@@ -59,6 +59,14 @@ def _uuid(text: str) -> uuid.UUID | None:
         return None
 
 
+def _listed_nodes(chosen: list[str]) -> list[NodeCard]:
+    """What can be chosen: the chosen ones first, so that none is lost in a fleet that is longer than the list."""
+    everything = nodes.list_nodes(NodeFilter(ordering="status"))
+    first = nodes.cards(everything.named(chosen))
+    names = {card.node_id for card in first}
+    return first + [card for card in nodes.cards(everything[:MAX_LISTED]) if card.node_id not in names]
+
+
 @dataclass(frozen=True, slots=True)
 class Draft:
     """An order on its way through the steps; each step's form carries all of it."""
@@ -85,7 +93,7 @@ class Draft:
             mode=mode if mode in Mode.values and (mode != Mode.CHECK or preset.check) else Mode.APPLY,
             confirm=data.get("confirm", "").strip(),
             key=data.get("key", "") or str(uuid.uuid4()),
-            cards=nodes.cards(nodes.list_nodes(NodeFilter(ordering="status"))[:MAX_LISTED]),
+            cards=_listed_nodes(data.getlist("node")),
         )
 
     @property

@@ -50,6 +50,16 @@ def test_a_bad_target_leads_back_to_the_targets(operator: Client, web_1: Node, n
     assert Job.objects.count() == 0
 
 
+def test_a_chosen_node_is_listed_in_a_fleet_longer_than_the_list(
+    operator: Client, web_1: Node, monkeypatch: Any
+) -> None:
+    factories.make_node("a-worse-one")
+    monkeypatch.setattr("jobs.ordering.MAX_LISTED", 1)
+    page = post(operator, f"{NGINX}targets/", node="web-1").content.decode()
+    assert 'value="web-1" checked' in page
+    assert post(operator, NGINX, node="web-1").status_code == 302
+
+
 def test_one_node_is_one_job(operator: Client, web_1: Node) -> None:
     answer = post(operator, NGINX, node="web-1")
     job = Job.objects.get()

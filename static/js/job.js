@@ -171,6 +171,9 @@ document.addEventListener('click', (event) => {
 actions.wrap = (button) => press(button, box.toggleAttribute('data-wrap'));
 actions.follow = (button) => { tail.on = !tail.on; press(button, tail.on); goToEnd(); };
 
+// For screen readers: the log itself is silent, or it would never stop talking.
+actions['read-last'] = () => say($$('.ln:not(.tail) > span', box).slice(-5).map((line) => line.textContent).join('. '));
+
 onReady(() => {
   if (!box) return;
   goToEnd();
