@@ -61,7 +61,8 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
 def server_error(request: HttpRequest) -> HttpResponse:
     """What a middleware could not take: a database that is away says so, everything else is a defect."""
     error = sys.exc_info()[1]
-    return error_response(request, (error and as_hyprbox_error(error)) or HyprBoxError())
+    known = None if error is None else as_hyprbox_error(error)
+    return error_response(request, known or HyprBoxError())
 
 
 _fleet: list[URLPattern | URLResolver] = [
