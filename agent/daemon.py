@@ -153,6 +153,8 @@ class Agent:
         self._deliveries: dict[str, Delivery] = {}
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
+        self._reconcile_next = True
+        self._request_id = ""
 
     # --- life ---
 
@@ -193,7 +195,9 @@ class Agent:
                 first_beat.set()
                 backoff.succeeded()
                 wanted = answer.get("next_interval_seconds")
-                interval = float(wanted) if isinstance(wanted, (int, float)) else float(self.settings.interval)
+                interval = float(self.settings.interval)
+                if isinstance(wanted, (int, float)) and 1 <= wanted <= 3600:
+                    interval = float(wanted)
                 wait = interval - (time.monotonic() - began)
             except CallFailed as error:
                 self.log.warning("heartbeat.failed", error=str(error))
@@ -212,44 +216,55 @@ class Agent:
         while not first_beat.wait(0.2):  # the first heartbeat may have to pin the token
             if self.stop.is_set():
                 return
-        reconcile, request_id, forget_at = True, str(uuid.uuid4()), time.monotonic() + 3600
+        self._reconcile_next, self._request_id, forget_at = True, str(uuid.uuid4()), time.monotonic() + 3600
         while not self.stop.is_set():
+            pause = 1.0
             try:
-                if not self.keys.is_pinned:
-                    self._pin_keys(client)
-                problem = self.state.spool_problem() if reconcile else ""
-                if problem:
-                    self.log.error("agent.not_taking_jobs", why=problem)
-                    self.stop.wait(30.0)
-                    continue
-                answer = self._poll(client, request_id, reconcile)
+                pause = self._one_poll(client)
+                backoff.succeeded()
             except CallFailed as error:
                 if not backoff.is_failing:
                     self.log.warning("poll.failed", error=str(error))
-                was_down = error.status == 0 or error.status >= 500
-                self.stop.wait(backoff.failed(error))
-                reconcile = True
-                if was_down and backoff.is_failing:
+                self._reconcile_next = True
+                pause = backoff.failed(error)
+                if error.status == 0 or error.status >= 500:
                     # After an outage everybody comes back: not all in the same second.
-                    self.stop.wait(random.uniform(0, min(SPREAD_SECONDS, backoff.failed(error))))
-                continue
-            except KeysUntrusted as error:
-                self.log.error("agent.keys_untrusted", why=str(error))
-                self.stop.wait(60.0)
-                continue
-            backoff.succeeded()
-            if reconcile:
-                self._reconcile(answer.get("holding") or [])
-                reconcile = False
-            for job_id in answer.get("cancel") or []:
-                self._cancel(str(job_id))
-            if answer.get("job") is not None:
-                self._take(answer["job"], request_id)
-                request_id = str(uuid.uuid4())
+                    pause += random.uniform(0, min(SPREAD_SECONDS, pause))
+            except Exception as error:  # noqa: BLE001 - nonsense from the server must not end the agent
+                self.log.error("poll.nonsense", error=repr(error))
             if time.monotonic() > forget_at:
                 self.journal.forget_old()
                 forget_at = time.monotonic() + 3600
-            self.stop.wait(max(0, int(answer.get("poll_after_ms") or 0)) / 1000)
+            self.stop.wait(pause)
+
+    def _one_poll(self, client: Client) -> float:
+        """One question and what follows from its answer; returns how long to wait. Raises `CallFailed`."""
+        reconcile = self._reconcile_next
+        if (reconcile or not self.keys.is_pinned) and not self._look_at_keys(client):
+            return 60.0
+        problem = self.state.spool_problem() if reconcile else ""
+        if problem:
+            self.log.error("agent.not_taking_jobs", why=problem)
+            return 30.0
+        answer = self._poll(client, self._request_id, reconcile)
+        if reconcile:
+            self._reconcile(answer.get("holding") or [])
+            self._reconcile_next = False
+        for job_id in answer.get("cancel") or []:
+            self._cancel(str(job_id))
+        if answer.get("job") is not None:
+            self._take(answer["job"], self._request_id)
+            self._request_id = str(uuid.uuid4())
+        return min(60.0, max(0, int(answer.get("poll_after_ms") or 0)) / 1000)
+
+    def _look_at_keys(self, client: Client) -> bool:
+        """Pin the keys, or take a lawful successor of the pinned set. False when there is nothing to trust."""
+        try:
+            if self.keys.offer(client.get("/api/agent/keys")):
+                self.log.info("agent.keys_pinned")
+        except KeysUntrusted as error:
+            self.log.error("agent.keys_untrusted", why=str(error))
+        return self.keys.is_pinned
 
     def _poll(self, client: Client, request_id: str, reconcile: bool) -> dict[str, Any]:
         query = {
@@ -259,10 +274,6 @@ class Agent:
             "reconcile": int(reconcile),
         }
         return client.get("/api/jobs/pending", query, timeout=WAIT_SECONDS + 10.0)
-
-    def _pin_keys(self, client: Client) -> None:
-        self.keys.offer(client.get("/api/agent/keys"))
-        self.log.info("agent.keys_pinned")
 
     def _take(self, data: Any, request_id: str) -> None:
         """Check a job that was handed out; journal it before anything is said about it."""

@@ -196,7 +196,9 @@ class Plane:
 
     # -- what tests do
 
-    def queue(self, parts: dict[str, str], *, node_id: str | None = None, script: bytes | None = None, **over: Any) -> Job:
+    def queue(
+        self, parts: dict[str, str], *, node_id: str | None = None, script: bytes | None = None, **over: Any
+    ) -> Job:
         body = render(parts) if script is None else script
         payload = make_payload(node_id or self.node_id, self.signer.key_id, body, list(parts), **over)
         return self.queue_payload(payload)
@@ -245,7 +247,9 @@ class Plane:
             http.close_connection = True
             return
         if fault and fault.isdigit():
-            self._send(http, int(fault), {"error": {"code": "unavailable", "message": "no", "fields": {}, "detail": {}}})
+            self._send(
+                http, int(fault), {"error": {"code": "unavailable", "message": "no", "fields": {}, "detail": {}}}
+            )
             return
         for _ in range(2 if fault == "twice" else 1):
             try:
@@ -271,7 +275,9 @@ class Plane:
         http.end_headers()
         http.wfile.write(raw)
 
-    def route(self, http: Any, path: str, query: dict[str, list[str]], body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    def route(
+        self, http: Any, path: str, query: dict[str, list[str]], body: dict[str, Any]
+    ) -> tuple[int, dict[str, Any]]:
         if path == "/api/agent/keys":
             return 200, self.keys
         if http.headers.get("Authorization") != f"Bearer {self.token}":

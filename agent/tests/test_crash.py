@@ -78,12 +78,14 @@ def test_a_runner_that_dies_on_either_side_of_the_script_leaves_the_outcome_unkn
 
 
 def runner_pid(agent_process) -> int:
-    pids = [p for p in living(f"{agent_process.state_dir}/jobs/") if b"runner" in Path(f"/proc/{p}/cmdline").read_bytes()]
+    pids = [
+        p for p in living(f"{agent_process.state_dir}/jobs/") if b"runner" in Path(f"/proc/{p}/cmdline").read_bytes()
+    ]
     return pids[0] if pids else 0
 
 
 def test_a_killed_runner_takes_its_script_with_it(plane, agent_process, tmp_path):
-    path, parts = witness(tmp_path, f"setsid sleep 7654{os.getpid()} & sleep 7654{os.getpid()}")
+    _, parts = witness(tmp_path, f"setsid sleep 7654{os.getpid()} & sleep 7654{os.getpid()}")
     agent_process.start()
     job = plane.queue(parts)
     plane.wait(lambda: job.streams["stdout"].total)
