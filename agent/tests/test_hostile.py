@@ -81,6 +81,7 @@ def test_no_bad_signature_runs_and_each_is_reported(plane, agent_process):
 
 def test_a_retired_key_signs_nothing(plane, agent_process):
     old, new = plane.signer, Signer()
+    plane.claim_lease = 1.0  # what a killed agent's open poll is handed comes back soon
     plane.keys = key_set(1, [old.entry(), new.entry()], old)
     agent_process.start()
     assert plane.finished(plane.queue({"apply": "true"})).status == "SUCCEEDED"
