@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -15,6 +16,8 @@ from agent.config import Config
 MAX_BACKOFF_SECONDS = 60.0
 MAX_UNAUTHORISED_SECONDS = 300.0
 CALM_SECONDS = 60.0
+OUTAGE_SECONDS = 5.0
+SPREAD_SECONDS = 30.0
 
 
 class CallFailed(Exception):
@@ -45,6 +48,9 @@ class Client:
     def __init__(self, config: Config) -> None:
         self._base = config.api_url
         self._session = requests.Session()
+        # A ~/.netrc would replace our Authorization, and a proxy of the environment would see it.
+        self._session.trust_env = False
+        self._session.verify = os.environ.get("SSL_CERT_FILE") or True  # a CA of one's own; never off
         self._session.headers.update(
             {
                 "Authorization": f"Bearer {config.token}",
@@ -110,8 +116,11 @@ def _short(error: BaseException) -> str:
 class Backoff:
     """Full jitter: a sleep from 0 to min(60 s, 1 s * 2^n); forgotten after a minute of success."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, spread: bool = False) -> None:
+        """`spread` is for polls: after an outage that lasted, a fleet comes back over half a minute."""
+        self._spread = spread
         self._failures = 0
+        self._failing_since: float | None = None
         self._succeeded_at: float | None = None
 
     @property
@@ -120,6 +129,7 @@ class Backoff:
 
     def succeeded(self) -> None:
         now = time.monotonic()
+        self._failing_since = None
         if self._succeeded_at is None:
             self._succeeded_at = now
         if now - self._succeeded_at >= CALM_SECONDS:
@@ -127,13 +137,20 @@ class Backoff:
 
     def failed(self, error: CallFailed) -> float:
         """How many seconds to wait now."""
+        now = time.monotonic()
+        if self._succeeded_at is not None and now - self._succeeded_at >= CALM_SECONDS:
+            self._failures = 0
         self._succeeded_at = None
+        self._failing_since = self._failing_since or now
         self._failures = min(self._failures + 1, 16)
         if error.retry_after is not None:
             return min(error.retry_after, 300.0) * random.uniform(1.0, 1.2)
-        limit = MAX_UNAUTHORISED_SECONDS if error.status in (401, 403) else MAX_BACKOFF_SECONDS
-        least = 1.0 if error.status in (401, 403) else 0.0
-        return max(least, random.uniform(0, min(limit, 1.0 * 2**self._failures)))
+        least, limit = 0.0, min(MAX_BACKOFF_SECONDS, 1.0 * 2 ** (self._failures - 1))
+        if error.status in (401, 403):
+            least, limit = 1.0, min(MAX_UNAUTHORISED_SECONDS, 2.0 * 2**self._failures)
+        elif self._spread and now - self._failing_since >= OUTAGE_SECONDS:
+            limit = max(limit, SPREAD_SECONDS)
+        return max(least, random.uniform(0, limit))
 
 
 def sleep(stop: threading.Event, seconds: float) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import socket
@@ -17,6 +18,7 @@ NAMES = (
     "HYPRBOX_API_URL",
     "HYPRBOX_NODE_ID",
     "HYPRBOX_NODE_TOKEN",
+    "HYPRBOX_NODE_TOKEN_FILE",
     "HYPRBOX_INTERVAL",
     "HYPRBOX_REGION",
     "HYPRBOX_STATE_DIR",
@@ -62,7 +64,7 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str] = os.enviro
     return Config(
         api_url=_api_url(values.get("HYPRBOX_API_URL", "")),
         node_id=_node_id(values.get("HYPRBOX_NODE_ID", "") or socket.gethostname()),
-        token=_token(values.get("HYPRBOX_NODE_TOKEN", "")),
+        token=_token(values.get("HYPRBOX_NODE_TOKEN", "") or _token_file(values.get("HYPRBOX_NODE_TOKEN_FILE", ""))),
         interval=parse_interval(values.get("HYPRBOX_INTERVAL", "60s")),
         region=_region(values.get("HYPRBOX_REGION", "")),
         state_dir=_state_dir(values.get("HYPRBOX_STATE_DIR", DEFAULT_STATE_DIR)),
@@ -87,7 +89,7 @@ def read_env_file(path: Path) -> Mapping[str, str]:
             continue
         name, separator, value = line.partition("=")
         if not separator:
-            raise BadSetting(f"{path}, line {number}: “{line[:40]}” is not NAME=value.")
+            raise BadSetting(f"{path}, line {number} is not NAME=value.")  # not shown: it may be a secret
         value = value.strip()
         if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
             value = value[1:-1]
@@ -107,8 +109,12 @@ def parse_interval(text: str) -> int:
 def _api_url(text: str) -> str:
     if not text:
         raise BadSetting("HYPRBOX_API_URL is not set: the control plane's address, such as https://hyprbox.example.")
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        raise BadSetting(f"HYPRBOX_API_URL “{text}” is not an address such as https://hyprbox.example.") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
         raise BadSetting(f"HYPRBOX_API_URL “{text}” is not an address such as https://hyprbox.example.")
     if parts.scheme == "http" and not is_loopback(parts.hostname):
         raise BadSetting(f"HYPRBOX_API_URL “{text}” must be https://: http is for this very machine only.")
@@ -116,7 +122,12 @@ def _api_url(text: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    return host in ("localhost", "::1") or host.startswith("127.")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, such as 127.example.com
+        return False
 
 
 def _node_id(text: str) -> str:
@@ -133,6 +144,15 @@ def _token(text: str) -> str:
     if not _TOKEN.fullmatch(text):
         raise BadSetting("HYPRBOX_NODE_TOKEN is not a node token: hbnt_ and 51 characters.")
     return text
+
+
+def _token_file(text: str) -> str:
+    if not text:
+        return ""
+    try:
+        return Path(text).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadSetting(f"HYPRBOX_NODE_TOKEN_FILE {text} cannot be read: {error}.") from error
 
 
 def _region(text: str) -> str:

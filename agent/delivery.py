@@ -23,7 +23,7 @@ from agent.crash import crash_point
 from agent.journal import JobFolder
 from agent.log import Log
 from agent.spool import STREAMS, SpoolReader
-from agent.wire import OUTPUT_CAP, now_text
+from agent.wire import UNKNOWN_SHA256, nothing_ran, now_text, parse_payload, strict_base64
 
 CHUNK_BYTES = 192 * 1024  # three of them in base64 stay below the body limit of 1 MiB
 CHUNKS_PER_CALL = 3
@@ -32,41 +32,25 @@ SEND_SECONDS = 1.5
 FULL_BYTES = 256 * 1024
 LEASE_SECONDS = 10.0
 TICK_SECONDS = 0.1
-_EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+FULL_GAP_SECONDS = 0.25  # between calls while a script writes faster than we send
+RUNNER_GONE_SECONDS = 2.0
+COMPLETE_TRIES = 5
+# What the runner needs, and all of it from here: it runs without site packages, so it starts in half the time.
+_RUNNER = "import sys; sys.path.insert(0, sys.argv[1]); from agent.runner import main; sys.exit(main(sys.argv[2:]))"
 
 
 class Abandoned(Exception):
     """The server does not want to hear of this job any more; the argument says why."""
 
 
-def end_without_run(reason: str) -> dict[str, Any]:
-    """The result of a job whose script never ran."""
-    now = now_text()
-    return {
-        "status": "failed",
-        "reason": reason,
-        "exit_code": None,
-        "signal": None,
-        "phases": [],
-        "changed": None,
-        "outcome_unknown": False,
-        "stdout_bytes": 0,
-        "stderr_bytes": 0,
-        "stdout_sha256": _EMPTY,
-        "stderr_sha256": _EMPTY,
-        "started_at": now,
-        "finished_at": now,
-    }
-
-
 def cut_short(folder: JobFolder, reason: str) -> dict[str, Any]:
     """The result of a job whose runner died: what it wrote is known, how it ended is not."""
-    reader = SpoolReader(folder.path)
+    reader = SpoolReader(folder.path, after_reboot=reason == "host_rebooted")
     totals, _ = reader.progress()
     digests = reader.digests()
     began = (folder.read("exec") or {}).get("began_at", now_text())
     return {
-        **end_without_run(reason),
+        **nothing_ran(reason),
         "outcome_unknown": True,
         "stdout_bytes": totals[0],
         "stderr_bytes": totals[1],
@@ -85,7 +69,6 @@ class Delivery:
         stop: threading.Event,
         log: Log,
         secrets: Mapping[str, str] | None = None,
-        can_run: bool = True,
     ) -> None:
         self.folder = folder
         self.job_id = folder.job_id
@@ -94,24 +77,31 @@ class Delivery:
         self.stop = stop
         self.log = log
         self.secrets = dict(secrets or {})
-        self.can_run = can_run
+        self.runner_options: dict[str, float] = {}
         self.reader = SpoolReader(folder.path)
         self.next_offset = [0, 0]
         self.send_seconds = SEND_SECONDS
         self.backoff = Backoff()
         self._runner: subprocess.Popen[bytes] | None = None
         self._resumed = False
+        self._is_output_over = False  # the server has other bytes than we: ours are of no use to it
+        self._full_at = 0.0
 
     def run(self) -> None:
         """Until the server knows the end, or the agent stops: then the next agent goes on."""
         try:
-            if not self.folder.has("exec") and not self.folder.has("result"):
+            if not self.folder.may_have_run and not self.folder.has("result"):
                 self._start()
-            self._follow()
+            # A job that was refused was never started: it has no output, and the server would take none.
+            if self.folder.may_have_run or self._runner is not None:
+                self._follow()
             self._complete()
             self._close("delivered")
         except Abandoned as error:
             self.log.warning("job.abandoned", job=self.job_id, why=str(error))
+            if self._runner is None and not self.folder.may_have_run and not self.folder.has("result"):
+                self.folder.forget()  # nothing ran: under another claim it still may
+                return
             self._end_runner()
             self._close(str(error))
         except InterruptedError:
@@ -124,15 +114,16 @@ class Delivery:
         self._call("start", {"claim_id": self.claim_id})
         crash_point("CP07")
         self.folder.write("started", {"at": time.time()})
-        order = json.dumps({"secrets": self.secrets}).encode()
+        order = json.dumps({"secrets": self.secrets, **self.runner_options}).encode()
+        root = str(Path(__file__).resolve().parent.parent)
         with open(self.folder.path / "runner.log", "wb") as complaints:
             self._runner = subprocess.Popen(
-                [sys.executable, "-m", "agent.runner", str(self.folder.path)],
+                [sys.executable, "-I", "-S", "-c", _RUNNER, root, str(self.folder.path)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=complaints,
                 env=_runner_environment(),
-                cwd=str(Path(__file__).resolve().parent.parent),
+                cwd="/",
                 start_new_session=True,
                 close_fds=True,
             )
@@ -154,15 +145,19 @@ class Delivery:
         while True:
             result = self.folder.read("result")
             if result is None:
+                if self.reader.progress()[1]:
+                    crash_point("CP10")
                 self._mind_the_runner()
             pending = self._pending()
             now = time.monotonic()
             if pending and not waiting_since:
                 waiting_since = now
             patience = FIRST_SEND_SECONDS if self.next_offset == [0, 0] else self.send_seconds
-            if pending and (result is not None or pending >= FULL_BYTES or now - waiting_since >= patience):
+            is_full = pending >= FULL_BYTES and self.send_seconds <= SEND_SECONDS and now >= self._full_at
+            if pending and (result is not None or is_full or now - waiting_since >= patience):
                 self._send(self._chunks())
                 sent_at, waiting_since = now, 0.0
+                self._full_at = time.monotonic() + FULL_GAP_SECONDS
             elif result is not None and not pending:
                 return
             elif now - sent_at >= LEASE_SECONDS:
@@ -172,6 +167,8 @@ class Delivery:
                 self._pause(TICK_SECONDS)
 
     def _pending(self) -> int:
+        if self._is_output_over:
+            return 0
         totals, _ = self.reader.progress()
         return sum(max(0, total - done) for total, done in zip(totals, self.next_offset))
 
@@ -182,6 +179,8 @@ class Delivery:
             offset = self.next_offset[number]
             while offset < totals[number] and len(chunks) < CHUNKS_PER_CALL:
                 start, data = self.reader.read(number, offset, min(CHUNK_BYTES, totals[number] - offset))
+                if not data:
+                    break
                 chunk: dict[str, Any] = {"stream": stream, "offset": start, "data": base64.b64encode(data).decode()}
                 if start > offset:
                     chunk["skipped"] = True  # the ring had to let these bytes go before they were sent
@@ -194,9 +193,12 @@ class Delivery:
         try:
             answer = self._call("output", body)
         except CallFailed as error:
-            if error.status != 416:
-                raise Abandoned(f"output refused: {error}") from error
-            self._note_offsets(error.detail.get("next_offset"))
+            if error.status == 416:
+                self._note_offsets(error.detail.get("next_offset"))
+            else:
+                # Whatever is wrong with the output, the script is not to suffer for it: it ends by itself.
+                self.log.error("job.output_refused", job=self.job_id, error=str(error))
+                self._is_output_over = True
             return
         self._note_offsets(answer.get("next_offset"))
         wanted = answer.get("send_after_ms")
@@ -219,17 +221,18 @@ class Delivery:
 
     def _mind_the_runner(self) -> None:
         """When it is gone without a result, what is left of the job is ended and the outcome is unknown."""
-        if self._runner is not None:
-            if self._runner.poll() is None:
-                return
-        elif self._is_runner_alive():
+        if self._runner is not None and self._runner.poll() is None:
             return
-        if self.folder.has("result"):
+        # Ours may have ended because one of an earlier agent had begun: then that one counts.
+        if self._is_runner_alive() or self.folder.has("result"):
             return
         record = self.folder.read("exec")
+        if record is None and self.folder.may_have_run:  # a damaged record: nobody can say
+            self.folder.write("result", cut_short(self.folder, "agent_error"))
+            return
         if record is None:
             self.log.error("job.runner_failed", job=self.job_id, why=self._complaint())
-            self.folder.write("result", {**cut_short(self.folder, "agent_error"), "outcome_unknown": False})
+            self.folder.write("result", nothing_ran("agent_error"))
             return
         reason = "runner_killed" if record["boot_id"] == processes.boot_id() else "host_rebooted"
         if reason == "runner_killed":
@@ -258,17 +261,18 @@ class Delivery:
 
     def _end_runner(self) -> None:
         """Nobody wants the result: the script must not go on either."""
-        if self.folder.has("exec") and not self.folder.has("result"):
+        if self.folder.may_have_run and not self.folder.has("result"):
             self.folder.request_cancel()
 
     # --- the end ---
 
     def _complete(self) -> None:
+        """Deliver the result, and before it what the server still misses of the output."""
         result = self.folder.read("result")
         assert result is not None
         crash_point("CP14")
         body = {name: value for name, value in result.items() if name != "output_detached"}
-        while True:
+        for _ in range(COMPLETE_TRIES):
             try:
                 self._call("complete", {"claim_id": self.claim_id, **body})
                 return
@@ -276,44 +280,63 @@ class Delivery:
                 if error.code != "missing_output":
                     raise Abandoned(f"result refused: {error}") from error
                 self._note_offsets(error.detail.get("next_offset"))
-                if not self.folder.has("exec"):
-                    # The journal was lost with the job in it: how much it wrote, only the server knows.
-                    for number, stream in enumerate(STREAMS):
-                        body[f"{stream}_bytes"] = self.next_offset[number]
-                elif not self._send_the_rest(result):
-                    raise Abandoned("the server misses output that is not kept any more") from error
+                while self._pending():
+                    before = list(self.next_offset)
+                    self._send(self._chunks())
+                    if self.next_offset == before:
+                        break
+                body = self._with_what_is_stored(body)
+        raise Abandoned("the server misses output that is not kept any more")
 
-    def _send_the_rest(self, result: dict[str, Any]) -> bool:
-        for number, stream in enumerate(STREAMS):
-            missing = int(result[f"{stream}_bytes"]) - self.next_offset[number]
-            if missing < 0:
-                return False
-            # So short a tail that it must be re-sent whole, or the server would keep a hole.
-            if missing == 0:
-                self.next_offset[number] = max(0, int(result[f"{stream}_bytes"]) - OUTPUT_CAP)
-        while self._pending():
-            before = list(self.next_offset)
-            self._send(self._chunks())
-            if self.next_offset == before:
-                return False
-        return True
+    def _with_what_is_stored(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The true result, with the output as the server has it, where ours is lost or is not the same.
+
+        So it is after a power cut that took what was sent already, and after a conflict: better a job that ends
+        with its real exit code than one that is given up because of its output.
+        """
+        changed = dict(body)
+        for stream, stored in zip(STREAMS, self.next_offset):
+            if stored != body[f"{stream}_bytes"]:
+                changed[f"{stream}_bytes"], changed[f"{stream}_sha256"] = stored, UNKNOWN_SHA256
+        if changed != body:
+            self.log.warning("job.output_differs", job=self.job_id)
+        return changed
 
     def _close(self, why: str) -> None:
-        self.folder.write("closed", {"at": time.time(), "why": why})
-        if self.folder.has("result") or not self._is_runner_alive():
-            self.reader.remove()
+        self.folder.write("closed", {"at": time.time(), "why": why, "expires_at": self._expires_at()})
+        record = self.folder.read("exec") or {}
+        deadline = time.monotonic() + RUNNER_GONE_SECONDS
+        while self._is_runner_alive() and self.folder.has("result") and time.monotonic() < deadline:
+            time.sleep(0.02)  # it wrote its result and is about to end
         if self._runner is not None:
             threading.Thread(target=self._runner.wait, daemon=True).start()
+        if self.folder.has("result") or not self._is_runner_alive():
+            self.reader.remove()
+            if record.get("cgroup"):
+                processes.remove_cgroup(Path(record["cgroup"]))
+
+    def _expires_at(self) -> float:
+        intent = self.folder.read("intent") or {}
+        try:
+            return parse_payload(strict_base64(intent.get("payload"))).expires_at.timestamp()
+        except ValueError:
+            return 0.0
 
     # --- calls ---
 
     def _call(self, verb: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Repeat until there is an answer that means something. Raises `Abandoned`, `CallFailed`, `InterruptedError`."""
+        """Repeat until an answer means something. Raises `Abandoned`, `CallFailed`, `InterruptedError`."""
         while True:
             try:
                 answer = self.client.post(f"/api/jobs/{self.job_id}/{verb}", body)
             except CallFailed as error:
-                if error.code in ("stale_claim", "job_finished", "unknown_job", "completion_differs"):
+                if error.code in (
+                    "stale_claim",
+                    "job_finished",
+                    "unknown_job",
+                    "completion_differs",
+                    "job_not_started",
+                ):
                     raise Abandoned(error.code) from error
                 if not error.is_worth_repeating:
                     raise
@@ -331,7 +354,7 @@ class Delivery:
 def _runner_environment() -> dict[str, str]:
     """Only what Python needs to find us: never the token."""
     keep: dict[str, str] = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
-    for name in ("PYTHONPATH", "HYPRBOX_TEST", "HBX_CRASH_AT", "PYTHONDONTWRITEBYTECODE"):
+    for name in ("HYPRBOX_TEST", "HBX_CRASH_AT"):
         if os.environ.get(name):
             keep[name] = os.environ[name]
     return keep

@@ -1,7 +1,8 @@
 """What the agent knows of a job, on disk before it acts on it.
 
 One folder per job, 0700. Each record is written to a temporary file, synced, renamed, and the folder is
-synced; a record whose checksum is wrong was torn and counts as absent.
+synced; a record whose checksum is wrong was torn and counts as absent. One exception: an `exec` that is there
+in whatever state means that the script may have run.
 
     intent     the claim and its payload, before `start` is sent
     started    the server acknowledged `start`
@@ -21,7 +22,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from agent.wire import is_job_id
+
 KEEP_SECONDS = 30 * 86400
+KEEP_EXPIRED_SECONDS = 7 * 86400
 RECORDS = ("intent", "started", "exec", "result", "closed")
 
 
@@ -41,15 +45,29 @@ class JobFolder:
 
     def write(self, record: str, data: dict[str, Any]) -> None:
         """Durable when this returns. Raises `OSError` when the disk refuses."""
+        os.rename(self._write_aside(record, data), self.path / record)
+        _sync_folder(self.path)
+
+    def claim_exec(self, data: dict[str, Any]) -> bool:
+        """Write `exec`, for good: of all runners that ever try, in whatever order, one gets True."""
+        temporary = self._write_aside("exec", data)
+        try:
+            os.link(temporary, self.path / "exec")
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink()
+        _sync_folder(self.path)
+        return True
+
+    def _write_aside(self, record: str, data: dict[str, Any]) -> Path:
         text = json.dumps(data, sort_keys=True, separators=(",", ":"))
-        body = hashlib.sha256(text.encode()).hexdigest() + "\n" + text
         temporary = self.path / f".{record}.{os.getpid()}"
         with open(temporary, "w", opener=_private) as file:
-            file.write(body)
+            file.write(hashlib.sha256(text.encode()).hexdigest() + "\n" + text)
             file.flush()
             os.fsync(file.fileno())
-        os.rename(temporary, self.path / record)
-        _sync_folder(self.path)
+        return temporary
 
     def read(self, record: str) -> dict[str, Any] | None:
         """None for a record that is absent or torn."""
@@ -64,6 +82,15 @@ class JobFolder:
 
     def has(self, record: str) -> bool:
         return self.read(record) is not None
+
+    @property
+    def may_have_run(self) -> bool:
+        """True as soon as a runner was about to fork bash, even if the record of it was damaged since."""
+        return (self.path / "exec").exists()
+
+    def forget(self) -> None:
+        """As if we had never been given it: for a job that did not run and may be handed out again."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def request_cancel(self) -> None:
         """Told to the runner by a file that it looks for."""
@@ -82,25 +109,55 @@ class Journal:
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def folder(self, job_id: str) -> JobFolder:
+        """Raises `ValueError` for what is no job id: it would name a file elsewhere."""
+        if not is_job_id(job_id):
+            raise ValueError("not a job id")
         return JobFolder(self.root / job_id)
 
     def folders(self) -> Iterator[JobFolder]:
         for path in sorted(self.root.iterdir()):
-            if path.is_dir():
+            if is_job_id(path.name) and path.is_dir():
                 yield JobFolder(path)
 
+    def knows_request(self, request_id: str) -> bool:
+        return any((folder.read("intent") or {}).get("request_id") == request_id for folder in self.folders())
+
     def unfinished(self) -> Iterator[JobFolder]:
-        return (folder for folder in self.folders() if folder.has("intent") and not folder.has("closed"))
+        return (
+            folder
+            for folder in self.folders()
+            if not folder.has("closed") and (folder.has("intent") or folder.may_have_run)
+        )
 
     def forget_old(self, now: float | None = None) -> int:
-        """Remove closed jobs after 30 days; their spools go as soon as they are closed."""
+        """Remove closed jobs after 30 days, or a week after they expired if that is later.
+
+        Until then the server cannot make us run one again; the spools go as soon as a job is closed.
+        """
         removed = 0
         for folder in list(self.folders()):
             closed = folder.read("closed")
-            if closed is not None and (now or time.time()) - float(closed["at"]) > KEEP_SECONDS:
+            if closed is None:
+                continue
+            keep_until = max(
+                float(closed["at"]) + KEEP_SECONDS, float(closed.get("expires_at", 0)) + KEEP_EXPIRED_SECONDS
+            )
+            if (time.time() if now is None else now) > keep_until:
                 shutil.rmtree(folder.path, ignore_errors=True)
                 removed += 1
         return removed
+
+
+def spooled_bytes(journal: Journal) -> int:
+    """What output that is not delivered yet takes on disk."""
+    total = 0
+    for folder in journal.folders():
+        for path in folder.path.glob("*.ring"):
+            try:
+                total += path.stat().st_blocks * 512
+            except FileNotFoundError:
+                continue
+    return total
 
 
 def _private(path: str, flags: int) -> int:

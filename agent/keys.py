@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -52,21 +53,34 @@ class KeyRing:
         self._path = state_dir / "keys.json"
         self._expected = expected_sha256
         self._pinned: dict[str, Any] | None = self._load()
+        self._asked_at = float("-inf")
 
     @property
     def is_pinned(self) -> bool:
         return self._pinned is not None
+
+    @property
+    def age_seconds(self) -> float:
+        """Since the control plane was last asked."""
+        return time.monotonic() - self._asked_at
+
+    def knows(self, key_id: str) -> bool:
+        return any(key["key_id"] == key_id for key in (self._pinned or {"keys": []})["keys"])
 
     def _load(self) -> dict[str, Any] | None:
         try:
             data = json.loads(self._path.read_text())
         except (OSError, ValueError):
             return None
-        return data if isinstance(data, dict) and "keys" in data else None
+        if not isinstance(data, dict) or "keys" not in data:
+            return None
+        # Root has told us another hash since: the control plane is another one, and is met for the first time.
+        return None if self._expected and data.get("anchor", self._expected) != self._expected else data
 
     def offer(self, answer: Any) -> bool:
         """Take a key set that the control plane serves; True when it is new. Raises `KeysUntrusted`."""
         version, keys, body, signed_by, signature = _parse_set(answer)
+        self._asked_at = time.monotonic()
         if self._pinned is None:
             if self._expected and hashlib.sha256(body).hexdigest() != self._expected:
                 raise KeysUntrusted("the key set does not have the hash of HYPRBOX_KEYS_SHA256")
@@ -80,7 +94,9 @@ class KeyRing:
             signer = next((key for key in live if key["key_id"] == signed_by), None)
         if signer is None or not _verify(signer["public_key"], signature, KEYS_CONTEXT + body):
             raise KeysUntrusted("the key set is not signed by a key that is trusted")
-        self._pin({"version": version, "keys": keys})
+        self._pin(
+            {"version": version, "keys": keys, "anchor": self._expected or (self._pinned or {}).get("anchor", "")}
+        )
         return True
 
     def _pin(self, data: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@ class Meter:
     """Keeps what rates are computed from between two heartbeats."""
 
     def __init__(self) -> None:
-        psutil.cpu_percent(None)  # the first reading has nothing to compare with
+        psutil.cpu_percent(0.1)  # a reading compares with the one before; the first one needs a moment
         self._at = time.monotonic()
         self._net = _net()
         self._disk = _disk_io()

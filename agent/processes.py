@@ -7,11 +7,13 @@ import ctypes
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable
 
 PR_SET_CHILD_SUBREAPER = 36
 GRACE_SECONDS = 10.0
+KILL_SECONDS = 5.0
 
 
 def boot_id() -> str:
@@ -76,23 +78,21 @@ def session_members(session: int) -> list[int]:
 
 
 def end_all(
-    living: Callable[[], list[int]], *, grace: float = GRACE_SECONDS, reap: Callable[[], None] = lambda: None
+    living: Callable[[], list[int]],
+    *,
+    grace: float = GRACE_SECONDS,
+    meanwhile: Callable[[], None] = lambda: time.sleep(0.02),
 ) -> None:
-    """SIGTERM to all, `grace` seconds, then SIGKILL until nothing is left."""
+    """SIGTERM to all, `grace` seconds, then SIGKILL until nothing is left, or what is left is stuck in the kernel."""
     signal_all(living(), signal.SIGTERM)
     deadline = time.monotonic() + grace
-    while time.monotonic() < deadline:
-        reap()
-        if not living():
-            return
-        time.sleep(0.05)
-    for _ in range(100):  # a fork bomb needs more than one round
-        pids = living()
-        if not pids:
-            return
-        signal_all(pids, signal.SIGKILL)
-        reap()
-        time.sleep(0.02)
+    while time.monotonic() < deadline and living():
+        meanwhile()
+    deadline = time.monotonic() + KILL_SECONDS
+    while (pids := living()) and time.monotonic() < deadline:
+        signal_all(pids, signal.SIGSTOP)  # so that nobody forks ahead of us
+        signal_all(living(), signal.SIGKILL)
+        meanwhile()
 
 
 def signal_all(pids: list[int], number: int) -> None:
@@ -143,6 +143,29 @@ def kill_cgroup(path: Path) -> None:
         (path / "cgroup.kill").write_text("1")
     except OSError:
         signal_all(cgroup_members(path), signal.SIGKILL)
+
+
+def remove_cgroup(path: Path) -> None:
+    """Once nobody is in it any more; groups that the script made below go too."""
+    for folder, _, _ in os.walk(path, topdown=False):
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
+
+
+@contextlib.contextmanager
+def as_killable_as_anyone() -> Iterator[None]:
+    """The agent may be protected from the OOM killer; what is started meanwhile is not."""
+    path, before = Path("/proc/self/oom_score_adj"), 0
+    with contextlib.suppress(OSError, ValueError):
+        before = int(path.read_text())
+        if before < 0:
+            path.write_text("0")
+    try:
+        yield
+    finally:
+        if before < 0:
+            with contextlib.suppress(OSError):
+                path.write_text(str(before))
 
 
 def with_environment(name: str, value: str) -> list[int]:

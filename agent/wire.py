@@ -16,6 +16,9 @@ PHASES = ("check", "apply", "verify", "rollback")
 OUTPUT_CAP = 4 * 1024 * 1024
 JOB_CONTEXT = b"hyprbox-job-v1\0"
 KEYS_CONTEXT = b"hyprbox-keys-v1\0"
+# The contract wants a SHA-256 of the whole stream. When the process that counted was killed after more than
+# the kept tail was written, nobody knows it: this value says so.
+UNKNOWN_SHA256 = "0" * 64
 _PAYLOAD_KEYS = {
     "v", "job_id", "node_id", "mode", "script", "script_sha256", "timeout_seconds", "created_at", "expires_at", "nonce",
     "environment", "secrets", "preset", "revision", "parts", "key_id",
@@ -59,6 +62,11 @@ class Payload:
     revision: str
     parts: tuple[str, ...]
     key_id: str
+
+
+def is_job_id(value: Any) -> bool:
+    """Whether it is a UUID in its one spelling: only then does it ever become a file name."""
+    return isinstance(value, str) and _UUID.fullmatch(value) is not None
 
 
 def strict_base64(text: Any) -> bytes:
@@ -155,3 +163,23 @@ def parse_time(text: Any) -> datetime:
 
 def now_text() -> str:
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def nothing_ran(reason: str) -> dict[str, Any]:
+    """The result of a job whose script never ran."""
+    now, empty = now_text(), hashlib.sha256(b"").hexdigest()
+    return {
+        "status": "failed",
+        "reason": reason,
+        "exit_code": None,
+        "signal": None,
+        "phases": [],
+        "changed": None,
+        "outcome_unknown": False,
+        "stdout_bytes": 0,
+        "stderr_bytes": 0,
+        "stdout_sha256": empty,
+        "stderr_sha256": empty,
+        "started_at": now,
+        "finished_at": now,
+    }

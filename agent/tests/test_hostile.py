@@ -23,7 +23,8 @@ def refused(plane, job: Job) -> str:
 
 
 def forged(plane, **over):
-    return {**make_payload(plane.node_id, plane.signer.key_id, render(PARTS), list(PARTS)), **over}
+    payload = make_payload(plane.node_id, plane.signer.key_id, render(PARTS), list(PARTS))
+    return {**payload, **over}
 
 
 NOW = datetime.now(timezone.utc)
@@ -114,6 +115,7 @@ def test_first_contact_needs_the_hash_that_was_told(plane, agent_process):
 
 def test_a_job_is_never_run_again_whatever_the_server_says(plane, agent_process, tmp_path):
     witness = tmp_path / "witness"
+    plane.claim_lease = 1.0  # an offer that comes too early is passed over, and made again
     agent_process.start()
     job = plane.finished(plane.queue({"apply": f"echo START >> {witness}"}))
     again = plane.put(Job(job.id, job.payload, job.signature, job.key_id))

@@ -1,0 +1,162 @@
+"""Heartbeats, `--once`, `doctor`, a flood on its way to the server, and what the agent costs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.tests.conftest import ROOT, wait_for
+from agent.tests.plane import CAP
+
+
+def test_a_heartbeat_says_what_the_contract_names(plane, agent_process):
+    agent_process.start(HYPRBOX_REGION="eu")
+    plane.wait(lambda: len(plane.heartbeats) >= 3)
+    first, second = plane.heartbeats[:2]
+    assert set(first) == {
+        "node_id", "agent_version", "interval_seconds", "metrics", "inventory", "sent_at", "machine_id", "instance_id", "beat",
+    }  # fmt: skip
+    assert "inventory" not in second
+    assert (first["node_id"], first["interval_seconds"], first["inventory"]["region"]) == ("web-1", 1, "eu")
+    for name in ("cpu_percent", "memory_percent", "disk_percent"):
+        assert 0 <= first["metrics"][name] <= 100
+    assert second["beat"] == first["beat"] + 1 and second["instance_id"] == first["instance_id"]
+
+
+def test_beats_go_on_after_a_restart_and_the_inventory_comes_again(plane, agent_process):
+    agent_process.start()
+    plane.wait(lambda: len(plane.heartbeats) >= 2)
+    agent_process.kill()
+    count = len(plane.heartbeats)
+    agent_process.start()
+    plane.wait(lambda: len(plane.heartbeats) > count)
+    assert plane.heartbeats[count]["beat"] > plane.heartbeats[count - 1]["beat"]
+    assert "inventory" in plane.heartbeats[count]
+
+
+def test_the_server_sets_the_pace_and_keeps_its_checkpoints_with_us(plane, agent_process):
+    plane.extra["heartbeat"] = {"next_interval_seconds": 30, "audit_checkpoint": {"n": 7, "hash": "ab"}}
+    agent_process.start()
+    plane.wait(lambda: plane.heartbeats)
+    time.sleep(2.5)
+    assert len(plane.heartbeats) == 1
+    assert '"n": 7' in (agent_process.state_dir / "audit-checkpoints").read_text()
+
+
+def test_an_agent_survives_a_server_that_comes_late(plane, agent_process):
+    plane.stop()
+    agent_process.start()
+    time.sleep(1.0)
+    plane.start()
+    plane.wait(lambda: plane.heartbeats, 20)
+
+
+def test_once_sends_one_heartbeat_and_says_so(plane, agent_process):
+    done = agent_process.run("--once")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "web-1" in done.stdout
+    assert len(plane.heartbeats) == 1 and "beat" not in plane.heartbeats[0]
+
+
+def test_once_works_beside_a_running_agent(plane, agent_process):
+    agent_process.start()
+    plane.wait(lambda: plane.heartbeats)
+    assert agent_process.run("--once").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("over", "code", "word"),
+    [
+        ({"HYPRBOX_NODE_TOKEN": "hbnt_" + "z" * 51}, 1, "401"),
+        ({"HYPRBOX_API_URL": "http://127.0.0.1:9"}, 69, "refused"),
+        ({"HYPRBOX_API_URL": "http://hyprbox.example"}, 64, "https"),
+        ({"HYPRBOX_INTERVAL": "soon"}, 64, "soon"),
+        ({"HYPRBOX_NODE_TOKEN": ""}, 64, "HYPRBOX_NODE_TOKEN"),
+    ],
+)
+def test_once_fails_with_one_sentence_and_a_code(plane, agent_process, over, code, word):
+    done = agent_process.run("--once", **over)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert word in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_a_redirect_is_not_followed(plane, agent_process):
+    plane.fault = lambda verb: "302"
+    plane.extra["headers"] = {"Location": "http://127.0.0.1:1/"}
+    done = agent_process.run("--once")
+    assert done.returncode == 1 and "302" in done.stderr
+    assert plane.heartbeats == []
+
+
+def test_a_netrc_does_not_replace_the_token(plane, agent_process, tmp_path):
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login a password b\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    assert agent_process.run("--once", HOME=str(tmp_path)).returncode == 0
+
+
+def test_doctor_takes_no_job(plane, agent_process):
+    job = plane.queue({"apply": "true"})
+    done = agent_process.run("doctor")
+    assert "FAIL" not in done.stdout.replace("FAIL  not root", ""), done.stdout
+    assert (job.status, job.claim_id) == ("QUEUED", None)
+
+
+def test_doctor_names_what_is_wrong(plane, agent_process):
+    done = agent_process.run("doctor", HYPRBOX_NODE_TOKEN="hbnt_" + "z" * 51)
+    assert done.returncode == 1 and "FAIL" in done.stdout and "401" in done.stdout
+
+
+def test_a_flood_arrives_as_its_exact_tail_and_never_blocks_the_script(plane, agent_process):
+    size = 40 * 1024 * 1024 + 12345
+    make = (
+        f"{sys.executable} -c 'import sys; n={size}; b=bytes(range(251))*4000;"
+        "w=sys.stdout.buffer.write; [w(b) for _ in range(n//len(b))]; w(b[:n%len(b)])'"
+    )
+    agent_process.start()
+    job = plane.queue({"apply": f"{make}; sleep 1; {make}; {make}"})
+    plane.finished(job, 60)
+    pattern = bytes(range(251)) * 4000
+    once = pattern * (size // len(pattern)) + pattern[: size % len(pattern)]
+    stored = job.streams["stdout"]
+    assert (job.status, stored.total) == ("SUCCEEDED", 3 * size)
+    assert bytes(stored.data) == (once * 3)[-CAP:]
+
+
+def test_a_server_that_asks_for_patience_gets_it(plane, agent_process):
+    plane.send_after_ms = 4000
+    agent_process.start()
+    job = plane.queue({"apply": "for n in $(seq 12); do echo $n; sleep 0.25; done"})
+    plane.finished(job, 30)
+    assert job.output_calls <= 4
+
+
+def test_django_is_not_needed():
+    code = "import sys, agent.daemon, agent.runner, agent.cli; sys.exit('django' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_an_idle_agent_is_small(plane, agent_process):
+    agent_process.start(HYPRBOX_INTERVAL="10s")
+    plane.finished(plane.queue({"apply": "true"}))
+    wait_for(lambda: '"job.done"' in agent_process.log)
+    assert agent_process.process is not None
+    pid = agent_process.process.pid
+    status = Path(f"/proc/{pid}/status").read_text()
+    rss = int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
+    before = cpu_seconds(pid)
+    time.sleep(10)
+    an_hour = (cpu_seconds(pid) - before) * 360
+    print(f"idle: {rss:.1f} MiB resident, {an_hour:.1f} s of CPU an hour")
+    assert rss <= 40
+    assert an_hour <= 8 + 360 / os.sysconf("SC_CLK_TCK")  # one tick of the kernel's accounting is 3.6 s an hour
+
+
+def cpu_seconds(pid: int) -> float:
+    raw = Path(f"/proc/{pid}/stat").read_text()
+    return sum(map(int, raw[raw.rindex(")") + 2 :].split()[11:15])) / os.sysconf("SC_CLK_TCK")
