@@ -10,7 +10,6 @@ from http.cookies import CookieError, SimpleCookie
 from importlib import import_module
 from typing import Any
 
-from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY, get_user
 from django.http import HttpRequest, HttpResponse
@@ -25,6 +24,7 @@ from accounts.selectors import actor_for, find_active
 from hyprbox.lib import lanes
 from hyprbox.lib.actors import Actor, set_actor
 from hyprbox.lib.errors import NotAuthenticated
+from hyprbox.lib.threads import in_thread
 
 COOKIE = "hb_token"
 
@@ -152,5 +152,5 @@ def _session_user(session_key: str) -> User | None:
 
 async def actor_from_scope(scope: lanes.Scope) -> Actor:
     """The person behind a stream. Raises `NotAuthenticated`."""
-    user = await sync_to_async(_scope_user)(scope)
+    user = await in_thread(_scope_user, scope)
     return actor_for(user, ip=lanes.peer_ip(scope), request_id=lanes.request_id_of(scope))

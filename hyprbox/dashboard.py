@@ -23,7 +23,7 @@ from hyprbox.lib import live
 from hyprbox.lib.actors import Actor, Capability, require
 from hyprbox.lib.errors import InvalidInput
 from hyprbox.lib.sse import EventStream, Feed, frame
-from nodes.threads import in_thread
+from hyprbox.lib.threads import in_thread
 
 MAX_TOPICS = 6
 RENDER_EVERY_SECONDS = 0.25

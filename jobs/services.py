@@ -154,7 +154,7 @@ def retry_job(*, by: Actor, job_id: uuid.UUID | str) -> Job:
     return job
 
 
-def cancel_jobs_of_removed_node(*, by: Actor, node: Node) -> None:
+def cancel_jobs_of_removed_node(by: Actor, node: Node) -> None:
     """Queued jobs end, running ones are asked to; runs in the transaction that removes the node."""
     for job in Job.objects.unfinished().filter(node=node).select_for_update():
         if job.status == Status.QUEUED:

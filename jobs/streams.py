@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 from urllib.parse import parse_qs
 
-from asgiref.sync import sync_to_async
-
 from accounts.authentication import actor_from_scope
 from hyprbox.lib import lanes, live
 from hyprbox.lib.actors import Capability, require
 from hyprbox.lib.errors import InvalidInput
 from hyprbox.lib.sse import EventStream, frame
+from hyprbox.lib.threads import in_thread
 from jobs import output, selectors
 from jobs.models import Job
 from jobs.states import Stream
@@ -97,7 +96,7 @@ class JobStream(EventStream):
             cursor = lanes.header(self.scope, b"last-event-id") or (query.get("after") or [""])[0]
             stdout, stderr = parse_cursor(cursor)
             self.tails = [Tail(Stream.STDOUT, stdout), Tail(Stream.STDERR, stderr)]
-            await sync_to_async(selectors.job_detail)(by=self.actor, job_id=self.job_id)
+            await in_thread(selectors.job_detail, by=self.actor, job_id=self.job_id)
 
     async def frames(self) -> AsyncGenerator[bytes]:
         await live.listener.ensure()
@@ -105,7 +104,7 @@ class JobStream(EventStream):
         with live.hub.subscribe(f"job.{self.job_id}") as subscription:
             while True:
                 # The state is read before the output: when it says finished, the output is all there.
-                job = await sync_to_async(selectors.job_detail)(by=self.actor, job_id=self.job_id)
+                job = await in_thread(selectors.job_detail, by=self.actor, job_id=self.job_id)
                 async for data in self._output(is_final=job.is_finished):
                     yield data
                 state = public_state(job)
@@ -122,7 +121,7 @@ class JobStream(EventStream):
     async def _output(self, *, is_final: bool) -> AsyncGenerator[bytes]:
         for tail in self.tails:
             while True:
-                stored = await sync_to_async(output.read)(self.job_id, tail.stream, start=tail.offset, limit=READ_LIMIT)
+                stored = await in_thread(output.read, self.job_id, tail.stream, start=tail.offset, limit=READ_LIMIT)
                 reached_end = stored.offset + len(stored.data) >= stored.total
                 event = tail.take(stored, is_final=is_final and reached_end)
                 if event is not None:

@@ -16,8 +16,8 @@ from hyprbox.lib import lanes
 from hyprbox.lib.actors import Actor
 from hyprbox.lib.errors import HyprBoxError, MethodNotAllowed, NotAuthenticated, NotJson, Overloaded
 from hyprbox.lib.ids import rate_key
+from hyprbox.lib.threads import in_thread
 from nodes import services, wire
-from nodes.threads import in_thread
 from nodes.wire import Heartbeat
 from nodes.writer import Beat, Written, writer
 from tokens import secrets

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, cast
 
 import msgspec
@@ -367,31 +368,52 @@ _SPARK_COLUMNS = {
 }
 
 
-def fleet_json(nodes: NodeQuerySet | None = None, *, with_sparks: bool = False) -> str:
-    """A JSON list of nodes, written by PostgreSQL: for whole fleets, where a serializer would take most of the time.
+def fleet_json(*, with_sparks: bool = False) -> str:
+    """A JSON list of all nodes, written by PostgreSQL: for a whole fleet a serializer would take most of the time.
 
     With `with_sparks` each has the stored sparkline of its CPU.
     """
-    chosen = Node.objects.present() if nodes is None else nodes
+    sql, params = _rows_sql(rules.current(), with_sparks)
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {_JSON_LIST} FROM (SELECT {_columns(with_sparks)} FROM ({sql}) AS n) AS row", params)
+        return one_line(cursor.fetchone()[0])
+
+
+def changes_sql(*, is_by_time: bool) -> tuple[str, tuple[Any, ...]]:
+    """A statement for the fleet's stream, which runs it on a connection of its own; and its first parameters.
+
+    Its other parameters are node keys and a time. One row: now, a JSON list of the present nodes among the keys
+    (with `is_by_time` also of those heard after the time), the names of the removed ones among the keys.
+    """
+    sql, params = _rows_sql(rules.current(), False)
+    heard = " OR n.last_seen_at >= %s" if is_by_time else " AND %s::timestamptz IS NOT NULL"
+    changed = f"SELECT {_columns(False)} FROM ({sql}) AS n WHERE n.id = ANY(%s::uuid[]){heard}"
+    removed = "SELECT node_id FROM nodes_node WHERE removed_at IS NOT NULL AND id = ANY(%s::uuid[])"
+    return f"SELECT now(), (SELECT {_JSON_LIST} FROM ({changed}) AS row), ARRAY({removed})", params
+
+
+def one_line(text: str) -> str:
+    """PostgreSQL puts line ends between the items of a JSON list; an event stream would have to escape them."""
+    return text.replace("\n", "")
+
+
+_JSON_LIST = "COALESCE(json_agg(row), '[]')::text"
+
+
+def _columns(with_sparks: bool) -> str:
+    names = [*_PUBLIC, "status", *(_SPARK_COLUMNS if with_sparks else ())]
+    return ", ".join(f'n."{name}"' for name in names)
+
+
+@lru_cache(maxsize=8)
+def _rows_sql(in_force: Rules, with_sparks: bool) -> tuple[str, tuple[Any, ...]]:
+    """Present nodes with judged status as SQL: building it takes longer than running it for a few nodes."""
     rows = (
-        chosen.judged(rules.current())
+        Node.objects.present()
+        .judged(in_force)
         .order_by("node_id")
         .annotate(status=F("effective_status"))
-        .values(*_PUBLIC, "status", **(_SPARK_COLUMNS if with_sparks else {}))
+        .values("id", *_PUBLIC, "status", **(_SPARK_COLUMNS if with_sparks else {}))
     )
     sql, params = rows.query.sql_with_params()
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT COALESCE(json_agg(row), '[]')::text FROM ({sql}) AS row", params)
-        return cast(str, cursor.fetchone()[0]).replace("\n", "")  # an event stream would have to escape them
-
-
-def touched(*, since: datetime | None = None, node_pks: Iterable[uuid.UUID | str] = ()) -> NodeQuerySet:
-    """Present nodes of these keys, or with a heartbeat after `since`."""
-    wanted = Q(pk__in=list(node_pks))
-    return Node.objects.present().filter(wanted | Q(last_seen_at__gte=since) if since else wanted)
-
-
-def removed_names(node_pks: Iterable[uuid.UUID | str]) -> list[str]:
-    """The names of those among these nodes that were removed."""
-    removed = Node.objects.filter(pk__in=list(node_pks), removed_at__isnull=False)
-    return list(removed.values_list("node_id", flat=True))
+    return sql, tuple(params)

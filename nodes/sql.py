@@ -43,7 +43,7 @@ class ArrayText(Func):
     """An array of numbers as the text of a JSON list, which is read several times faster than an array."""
 
     template = "'[' || array_to_string(%(expressions)s, ',', 'null') || ']'"
-    output_field = TextField()  # type: ignore[assignment]
+    output_field = TextField()
 
 
 def _is_offline(rules: Rules) -> Q:

@@ -51,7 +51,7 @@ class Rules:
 
     offline_after_seconds: float = 600.0
     is_settling: bool = False
-    limits: Mapping[str, Limits] = field(default_factory=lambda: DEFAULT_LIMITS)
+    limits: Mapping[str, Limits] = field(default_factory=lambda: DEFAULT_LIMITS, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,17 +10,19 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator
 from dataclasses import asdict
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
+import psycopg
+
 from accounts.authentication import actor_from_scope
-from hyprbox.lib import live
+from hyprbox.lib import db, live
 from hyprbox.lib.actors import Capability, require
 from hyprbox.lib.sse import EventStream, Feed, frame
+from hyprbox.lib.threads import in_thread
 from nodes import selectors
 from nodes.models import Node
 from nodes.selectors import ActivityItem
-from nodes.threads import in_thread
 
 WAIT_SECONDS = 5.0
 MAX_ACTIVE_NODES = 20
@@ -49,39 +51,49 @@ class Snapshots:
 
 
 class Renderer:
-    """Hints in, frames out. It remembers until when it has told, and what of the overlap it told already."""
+    """Hints in, frames out. It remembers until when it has told, and what of the overlap it told already.
+
+    It reads on a connection of its own, on the event loop: a thread would wait for its turn behind a thousand viewers.
+    """
 
     def __init__(self) -> None:
         self._told_until: datetime | None = None
         self._told: dict[tuple[Any, ...], datetime] = {}
+        self._conn: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, events: list[live.Event]) -> bytes:
         if any(event.topic == live.RESYNC for event in events):
             return await snapshots.take()
-        return await in_thread(self._render, events)
-
-    def _render(self, events: list[live.Event]) -> bytes:
-        now = selectors.database_now()
-        since = (self._told_until or now) - OVERLAP
+        since = (self._told_until or datetime.now(UTC)) - OVERLAP
         changed = [event.ids.get("node") for event in events if event.topic == "nodes"]
         active = [event.ids.get("node") for event in events if event.topic == "activity"]
-        frames = [self._heartbeats(changed, since)] if changed else []
-        frames += [data for node_id, item in self._news(active, since) for data in _news_frames(node_id, item)]
-        self._told_until = now
-        return b"".join(frames)
+        data = await self._heartbeats(changed, since) if changed else b""
+        news = await in_thread(self._news, active, since) if active else []
+        return data + b"".join(part for node_id, item in news for part in _news_frames(node_id, item))
 
-    def _heartbeats(self, changed: list[Any], since: datetime) -> bytes:
-        node_pks = {pk for few in changed if few is not None for pk in ([few] if isinstance(few, str) else few)}
-        all_since = since if None in changed else None
-        nodes = selectors.fleet_json(selectors.touched(since=all_since, node_pks=node_pks))
-        removed = selectors.removed_names(node_pks)
+    async def _heartbeats(self, changed: list[Any], since: datetime) -> bytes:
+        node_pks = list({pk for few in changed if few is not None for pk in ([few] if isinstance(few, str) else few)})
+        sql, params = selectors.changes_sql(is_by_time=None in changed)
+        row = await self._read(sql, (*params, node_pks, since, node_pks))
+        self._told_until, nodes, removed = row
         tail = f',"removed":{json.dumps(removed)}' if removed else ""
-        return frame("heartbeat", f'{{"nodes":{nodes}{tail}}}')
+        return frame("heartbeat", f'{{"nodes":{selectors.one_line(nodes)}{tail}}}')
+
+    async def _read(self, sql: str, params: tuple[Any, ...]) -> tuple[Any, ...]:
+        try:
+            if self._conn is None or self._conn.closed or self._loop is not asyncio.get_running_loop():
+                self._loop = asyncio.get_running_loop()
+                self._conn = await db.async_connect(application_name="hyprbox-nodes-stream")
+            row = await (await self._conn.execute(sql, params)).fetchone()
+        except psycopg.Error:
+            self._conn = None  # the feed tries again
+            raise
+        assert row is not None  # the statement always has one row
+        return row
 
     def _news(self, active: list[Any], since: datetime) -> list[tuple[str, ActivityItem]]:
         """What happened to the hinted nodes and was not told yet, oldest first."""
-        if not active:
-            return []
         pks = {str(pk) for pk in active if pk is not None}
         found = selectors.latest_flips(since) if None in active or len(pks) > MAX_ACTIVE_NODES else []
         if len(pks) <= MAX_ACTIVE_NODES:

@@ -24,8 +24,8 @@ import structlog
 
 from hyprbox.lib import db, live
 from hyprbox.lib.errors import HyprBoxError, InvalidInput, Overloaded, Unavailable
+from hyprbox.lib.threads import in_thread
 from nodes import history, services
-from nodes.threads import in_thread
 from nodes.wire import Heartbeat, Inventory, Metrics
 from tokens.cache import TokenCache, VerifiedToken
 from tokens.errors import BadToken

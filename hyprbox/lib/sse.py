@@ -12,6 +12,7 @@ import json
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import structlog
@@ -23,6 +24,9 @@ from hyprbox.lib.actors import Actor
 from hyprbox.lib.errors import HyprBoxError, MethodNotAllowed, Overloaded
 
 KEEPALIVE_SECONDS = 15.0
+# A credential that died ends its streams within 15 s: checked every 10 s, with an answer of at most 5 s.
+RECHECK_SECONDS = 10.0
+SHARED_SECONDS = 5.0
 BUFFER_BYTES = 256 * 1024
 MAX_STREAMS = 2000
 MAX_PER_ACTOR = 20
@@ -55,7 +59,8 @@ class Mailbox:
     def __init__(self) -> None:
         self._frames: deque[bytes] = deque()
         self._size = 0
-        self._ready = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self.is_overflowing = False
 
     def put(self, data: bytes) -> None:
@@ -64,21 +69,52 @@ class Mailbox:
         else:
             self._frames.append(data)
             self._size += len(data)
-        self._ready.set()
+        self._wake()
 
     async def take(self, wait_seconds: float) -> bytes:
-        """Everything that waits, joined; empty when nothing came in time. Raises `Overloaded` on overflow."""
+        """Everything that waits, joined; empty when nothing came for a while. Raises `Overloaded` on overflow.
+
+        A thousand viewers wait here twenty times a second: one timer goes on over many calls, so that a wait may
+        also end early.
+        """
         if not self._frames and not self.is_overflowing:
-            self._ready.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_seconds):
-                    await self._ready.wait()
+            loop = asyncio.get_running_loop()
+            if self._timer is None:
+                self._timer = loop.call_later(wait_seconds, self._time_out)
+            self._waiter = loop.create_future()
+            await self._waiter
         if self.is_overflowing:
             raise Overloaded("This viewer reads too slowly.")
         data = self._frames.popleft() if len(self._frames) == 1 else b"".join(self._frames)
         self._frames.clear()
         self._size = 0
         return data
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _time_out(self) -> None:
+        self._timer = None
+        self._wake()
+
+
+class Rechecks:
+    """Whether credentials still hold. The streams of one credential share an answer for a few seconds."""
+
+    def __init__(self) -> None:
+        self._answers: dict[Any, tuple[float, asyncio.Task[Actor]]] = {}
+
+    async def actor(self, authenticate: Any, scope: lanes.Scope) -> Actor:
+        """Raises what `authenticate` raises."""
+        key = authenticate, lanes.header(scope, b"authorization"), lanes.header(scope, b"cookie")
+        now, loop = time.monotonic(), asyncio.get_running_loop()
+        at, task = self._answers.get(key, (0.0, None))
+        if task is None or now - at > SHARED_SECONDS or task.get_loop() is not loop:
+            self._answers = {k: (t, old) for k, (t, old) in self._answers.items() if now - t <= SHARED_SECONDS}
+            task = loop.create_task(authenticate(scope), name="recheck")
+            self._answers[key] = now, task
+        return await asyncio.shield(task)
 
 
 class Feed:
@@ -127,6 +163,9 @@ class Feed:
             return await self.render([live.Event(live.RESYNC)])
         except Exception:  # noqa: BLE001 - the database is still away; the listener's return brings the next resync
             return b""
+
+
+rechecks = Rechecks()
 
 
 class EventStream(AsyncConsumer):  # type: ignore[misc]
@@ -207,9 +246,10 @@ class EventStream(AsyncConsumer):  # type: ignore[misc]
         async with contextlib.aclosing(self.frames()) as frames:
             async for data in frames:
                 now = time.monotonic()
-                if now - checked_at >= KEEPALIVE_SECONDS:
+                if now - checked_at >= RECHECK_SECONDS:
                     checked_at = now
-                    self.actor = await type(self).authenticate(self.scope)
+                    found = await rechecks.actor(type(self).authenticate, self.scope)
+                    self.actor = replace(found, ip=self.actor.ip, request_id=self.actor.request_id)
                     await self.authorize()
                 if data:
                     await self._body(data)
