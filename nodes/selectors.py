@@ -417,3 +417,9 @@ def _rows_sql(in_force: Rules, with_sparks: bool) -> tuple[str, tuple[Any, ...]]
     )
     sql, params = rows.query.sql_with_params()
     return sql, tuple(params)
+
+
+def touched(*, since: datetime | None = None, node_pks: Iterable[uuid.UUID | str] = ()) -> NodeQuerySet:
+    """Present nodes of these keys, or with a heartbeat after `since`."""
+    wanted = Q(pk__in=list(node_pks))
+    return Node.objects.present().filter(wanted | Q(last_seen_at__gte=since) if since else wanted)

@@ -80,6 +80,12 @@ class Renderer:
         tail = f',"removed":{json.dumps(removed)}' if removed else ""
         return frame("heartbeat", f'{{"nodes":{selectors.one_line(nodes)}{tail}}}')
 
+    async def close(self) -> None:
+        """When the last viewer has gone."""
+        conn, self._conn = self._conn, None
+        if conn is not None and self._loop is asyncio.get_running_loop():
+            await conn.close()
+
     async def _read(self, sql: str, params: tuple[Any, ...]) -> tuple[Any, ...]:
         try:
             if self._conn is None or self._conn.closed or self._loop is not asyncio.get_running_loop():
@@ -87,7 +93,7 @@ class Renderer:
                 self._conn = await db.async_connect(application_name="hyprbox-nodes-stream")
             row = await (await self._conn.execute(sql, params)).fetchone()
         except psycopg.Error:
-            self._conn = None  # the feed tries again
+            await self.close()  # the feed tries again
             raise
         assert row is not None  # the statement always has one row
         return row
@@ -122,19 +128,27 @@ def _snapshot() -> bytes:
 
 
 snapshots = Snapshots()
-feed = Feed(("nodes", "activity"), Renderer())
+renderer = Renderer()
+feed = Feed(("nodes", "activity"), renderer)
 
 
 class NodeStream(EventStream):
     """Everybody who may see the fleet."""
 
     authenticate: ClassVar = staticmethod(actor_from_scope)
+    viewers: ClassVar[int] = 0
 
     async def authorize(self) -> None:
         require(self.actor, Capability.VIEW_FLEET)
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
-        async with feed.join() as box:
-            yield await snapshots.take()
-            while True:
-                yield await box.take(WAIT_SECONDS)
+        NodeStream.viewers += 1
+        try:
+            async with feed.join() as box:
+                yield await snapshots.take()
+                while True:
+                    yield await box.take(WAIT_SECONDS)
+        finally:
+            NodeStream.viewers -= 1
+            if not NodeStream.viewers:
+                await renderer.close()
