@@ -37,6 +37,7 @@ from jobs.states import (
     REFUSALS,
     RUNNING_LEASE_SECONDS,
     SERVER_REASONS,
+    Mode,
     Reason,
     Status,
 )
@@ -231,7 +232,8 @@ def _check_result(job: Job, result: Result) -> None:
         problems["reason"] = ["Only a failed job has a reason."]
     if result.reason in SERVER_REASONS:
         problems["reason"] = ["Only the server gives this reason."]
-    if result.status == "succeeded" and (result.outcome_unknown or result.exit_code != 0):
+    good = (0, 1) if job.mode == Mode.CHECK else (0,)  # a check says with 1 that an apply would change something
+    if result.status == "succeeded" and (result.outcome_unknown or result.exit_code not in good):
         problems["exit_code"] = ["A job succeeds with exit code 0, and knows it."]
     if problems:
         raise InvalidInput(fields=problems)
