@@ -133,6 +133,11 @@ class House:
     def has(self, pattern: str) -> bool:
         return bool(self.matching(pattern))
 
+    def last_words(self) -> str:
+        """The ends of all logs, for the report of a test that failed."""
+        logs = sorted((self.folder / "log").glob("*.log"))
+        return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-3000:]}" for log in logs)
+
     def find(self, pattern: str) -> psutil.Process:
         """The one process that matches."""
         found = self.matching(pattern)

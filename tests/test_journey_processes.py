@@ -33,6 +33,15 @@ def running() -> Iterator[House]:
     shutil.rmtree(folder)
 
 
+@pytest.fixture(autouse=True)
+def show_logs(running: House, request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a failed test prints beside its assertion."""
+    failed = request.session.testsfailed
+    yield
+    if request.session.testsfailed > failed:
+        print(running.last_words())
+
+
 @pytest.fixture
 def api(running: House) -> Iterator[httpx.Client]:
     with running.api() as client:
