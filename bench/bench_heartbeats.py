@@ -21,7 +21,7 @@ from bench import servers
 from bench.harness import Context, Result, at_least, at_most, figure
 from bench.servers import BenchNode
 
-NODES = 2_000
+NODES = 1_000
 ROUNDS = 5
 SECONDS = 3
 CONNECTIONS = (32, 64)
