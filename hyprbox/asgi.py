@@ -5,6 +5,7 @@ uvicorn hyprbox.asgi:application
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import Any
 
@@ -53,6 +54,7 @@ async def _lifespan(receive: lanes.Receive, send: lanes.Send) -> None:
         message = await receive()
         if message["type"] == "lifespan.startup":
             await live.listener.ensure()
+            gc.freeze()  # what was imported stays; without this every full collection walks through all of it
             await send({"type": "lifespan.startup.complete"})
         elif message["type"] == "lifespan.shutdown":
             await ingest.drain()

@@ -53,7 +53,9 @@ async def heartbeat_lane(scope: lanes.Scope, receive: lanes.Receive, send: lanes
     except HyprBoxError as error:
         await lanes.answer_error(send, error, request_id)
         return
-    await lanes.answer(send, 202, _answer(beat, written, work_waiting(node_pk)), request_id)
+    body = _answer(beat, written, work_waiting(node_pk))
+    if not lanes.answer_whole(scope, 202, body, request_id):
+        await lanes.answer(send, 202, body, request_id)
 
 
 async def drain() -> None:
@@ -141,5 +143,4 @@ async def _anonymous_node(node_id: str) -> uuid.UUID:
 
 def _answer(beat: Heartbeat, written: Written, is_work_waiting: bool) -> bytes:
     tail = f',"next_interval_seconds":{min(2 * beat.interval_seconds, 300)}' if written.is_crowded else ""
-    at = written.at.isoformat().replace("+00:00", "Z")
-    return f'{{"server_time":"{at}","work_waiting":{"true" if is_work_waiting else "false"}{tail}}}'.encode()
+    return f'{{"server_time":"{written.at}","work_waiting":{"true" if is_work_waiting else "false"}{tail}}}'.encode()

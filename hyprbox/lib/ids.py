@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import re
 import secrets
 from collections.abc import Iterable, Sequence
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+# Unique is enough, nobody has to guess: a random beginning for this process, then a number.
+_PROCESS = secrets.token_hex(5)
+_numbers = itertools.count()
 
 
 def new_request_id(given: str | None = None) -> str:
     """The caller's own `X-Request-Id` when it is harmless, else a new one."""
-    return given if given and _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    return given if given and _REQUEST_ID.fullmatch(given) else f"{_PROCESS}{next(_numbers):06x}"
 
 
 def client_ip(peer: str, forwarded: str, trusted: Sequence[str]) -> str:

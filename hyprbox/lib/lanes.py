@@ -21,6 +21,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 DRAIN_LIMIT = 32 * 1024 * 1024
+WHOLE = "hyprbox.whole_response"  # the key under which `hyprbox.lib.protocol` offers it in the scope
 encode = msgspec.json.Encoder().encode
 
 
@@ -77,21 +78,27 @@ async def read_body(receive: Receive, limit: int) -> bytes:
     return b"".join(parts)
 
 
+def answer_whole(scope: Scope, status: int, body: bytes, request_id: str) -> bool:
+    """Send a JSON answer in one piece where the server can (`hyprbox.lib.protocol`), else return False."""
+    send_whole = scope.get(WHOLE)
+    if send_whole is None:
+        return False
+    head = b"content-length: %d\r\nx-request-id: %s\r\n" % (len(body), request_id.encode())
+    send_whole(status, head + _SAME_LINES + body)
+    return True
+
+
 async def answer(send: Send, status: int, body: bytes, request_id: str, extra: Mapping[str, str] | None = None) -> None:
     """Send a JSON answer."""
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"x-request-id", request_id.encode()),
-        *_SECURITY_HEADERS,
-    ]
-    for key, value in (extra or {}).items():
-        headers.append((key.lower().encode(), value.encode()))
+    headers = [(b"content-length", b"%d" % len(body)), (b"x-request-id", request_id.encode()), *_SAME_HEADERS]
+    if extra:
+        headers += [(key.lower().encode(), value.encode()) for key, value in extra.items()]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
-_SECURITY_HEADERS = [
+_SAME_HEADERS = [
+    (b"content-type", b"application/json"),
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
@@ -99,6 +106,7 @@ _SECURITY_HEADERS = [
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
+_SAME_LINES = b"".join(b"%s: %s\r\n" % header for header in _SAME_HEADERS) + b"\r\n"
 
 
 async def answer_error(send: Send, error: HyprBoxError, request_id: str) -> None:
