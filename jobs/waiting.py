@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from hyprbox.lib import lanes
-from hyprbox.lib.errors import Forbidden, HyprBoxError, InvalidInput, MethodNotAllowed, NotAuthenticated
+from hyprbox.lib.errors import Forbidden, HyprBoxError, InvalidInput, MethodNotAllowed, NotAuthenticated, Unavailable
 from jobs.queue import Claim, Held, board, dispatcher
 from jobs.states import CLAIM_LEASE_SECONDS
 from nodes import names
@@ -101,6 +101,9 @@ async def waiting_lane(scope: lanes.Scope, receive: lanes.Receive, send: lanes.S
         return
     except HyprBoxError as error:
         await lanes.answer_error(send, error, request_id)
+        return
+    except asyncio.CancelledError:  # the server stops and waits for nobody; that is no error of ours to be logged
+        await lanes.answer_error(send, Unavailable("The control plane is restarting."), request_id)
         return
     await lanes.answer(send, 200, lanes.encode(answer), request_id)
 
