@@ -114,6 +114,7 @@ class Delivery:
         self._call("start", {"claim_id": self.claim_id})
         crash_point("CP07")
         self.folder.write("started", {"at": time.time()})
+        crash_point("CP08A")  # the agent; CP08 itself is the runner's
         order = json.dumps({"secrets": self.secrets, **self.runner_options}).encode()
         root = str(Path(__file__).resolve().parent.parent)
         with open(self.folder.path / "runner.log", "wb") as complaints:
@@ -354,7 +355,7 @@ class Delivery:
 def _runner_environment() -> dict[str, str]:
     """Only what Python needs to find us: never the token."""
     keep: dict[str, str] = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
-    for name in ("HYPRBOX_TEST", "HBX_CRASH_AT"):
+    for name in ("HYPRBOX_TEST", "HBX_CRASH_AT", "HYPRBOX_PLANTED_BUG"):
         if os.environ.get(name):
             keep[name] = os.environ[name]
     return keep

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+from agent.crash import planted
 from agent.wire import JOB_CONTEXT, KEYS_CONTEXT, Malformed, Offer, Payload, parse_payload, strict_base64
 
 VALIDITY_TOLERANCE = timedelta(minutes=5)
@@ -115,7 +116,8 @@ class KeyRing:
         key = next((k for k in (self._pinned or {"keys": []})["keys"] if k["key_id"] == offer.key_id), None)
         if key is None or key["retired"]:
             raise Refused("signature_invalid", "signed with a key that is not pinned")
-        if not _verify(key["public_key"], offer.signature, JOB_CONTEXT + offer.payload):
+        is_signed = _verify(key["public_key"], offer.signature, JOB_CONTEXT + offer.payload)
+        if not is_signed and not planted("hash_unchecked"):
             raise Refused("signature_invalid", "the signature does not verify")
         try:
             payload = parse_payload(offer.payload)

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import processes
-from agent.crash import crash_point
+from agent.crash import crash_point, planted
 from agent.journal import JobFolder
 from agent.spool import BLOCK, SpoolWriter
 from agent.wire import Payload, nothing_ran, now_text, parse_payload, strict_base64
@@ -209,6 +209,8 @@ class Runner:
                 start_new_session=True,
                 close_fds=True,
             )
+        if planted("double_fork"):
+            subprocess.Popen(["/bin/bash", path, phase], env=self.environment, cwd="/", start_new_session=True)
         assert bash.stdout is not None and bash.stderr is not None
         pipes = {bash.stdout.fileno(): 0, bash.stderr.fileno(): 1}
         for handle in pipes:

@@ -19,6 +19,7 @@ import psycopg
 import structlog
 
 from hyprbox.lib import db, live
+from hyprbox.lib.crash import crash_point
 from hyprbox.lib.errors import Overloaded, Unavailable
 from jobs.states import CLAIM_LEASE_SECONDS
 
@@ -173,6 +174,8 @@ class Dispatcher:
                 if not wanted.answer.done():
                     wanted.answer.set_exception(Unavailable(error.message))
             return
+        if claims:
+            crash_point("CP04")
         for wanted in batch:
             if not wanted.answer.done():
                 wanted.answer.set_result(claims.get((wanted.node_pk, wanted.request_id)))
@@ -189,6 +192,8 @@ class Dispatcher:
             columns = [w.node_pk for w in new], [w.request_id for w in new]
             rows = await (await conn.execute(_CLAIM, columns)).fetchall()
             claims |= {(row[0], row[1]): _claim(row) for row in rows}
+        if claims:
+            crash_point("CP03")
         return claims
 
 

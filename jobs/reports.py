@@ -6,7 +6,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,6 +18,7 @@ from django.utils import timezone
 from audit import services as audit
 from audit.actions import Action
 from hyprbox.lib.actors import Actor, Capability, require
+from hyprbox.lib.crash import as_text, crash_point, planted
 from hyprbox.lib.errors import InvalidInput
 from jobs import output
 from jobs.errors import (
@@ -111,6 +112,8 @@ def add_output(*, by: Actor, job_id: uuid.UUID, claim_id: uuid.UUID, pieces: lis
     Raises `UnknownJob`, `StaleClaim`, `JobFinished`, `JobNotStarted`, `OutputGap`, `OutputConflict`.
     """
     require(by, Capability.REPORT)
+    if planted("text_output"):
+        pieces = [replace(piece, data=as_text(piece.data)) for piece in pieces]
     if len(pieces) == 1 and (receipt := _add_next(by, job_id, claim_id, pieces[0], phase)) is not None:
         return receipt
     try:
@@ -164,10 +167,15 @@ def complete(*, by: Actor, job_id: uuid.UUID, claim_id: uuid.UUID, result: Resul
         Transcript.objects.filter(pk=job.pk).update(
             stdout_sha256=result.stdout_sha256, stderr_sha256=result.stderr_sha256
         )
-        if job.is_finished:
+        if job.is_finished and planted("late_overwrites"):
+            Job.objects.filter(pk=job.pk).update(
+                status=result.status.upper(), reason=result.reason, exit_code=result.exit_code
+            )
+        elif job.is_finished:
             _keep_late(job, result, digest, by)
         else:
             _finish(job, result, digest, by)
+    crash_point("CP15")
     return job
 
 
@@ -189,7 +197,7 @@ def _own(by: Actor, job_id: uuid.UUID, claim_id: uuid.UUID, *, lock: bool = True
     job = jobs.filter(pk=job_id, node_id=uuid.UUID(by.id)).first()
     if job is None:
         raise UnknownJob()
-    if job.claim_id != claim_id:
+    if job.claim_id != claim_id and not planted("claim_ignored"):
         raise StaleClaim() if not (job.is_finished and job.claim_id is None) else JobFinished()
     return job
 

@@ -18,6 +18,7 @@ from audit import services as audit
 from audit.actions import Action
 from hyprbox.lib import signing
 from hyprbox.lib.actors import Actor, Capability, require
+from hyprbox.lib.crash import crash_point
 from hyprbox.lib.errors import InvalidInput
 from jobs import payloads, selectors
 from jobs.errors import JobNotCancellable, JobNotFinished, KeyReused, UnknownJob
@@ -84,6 +85,8 @@ def queue_job(
         job = _insert(by=by, checked=checked, node=node, retry_of=retry_of)
         if key is not None:
             IdempotencyKey.objects.filter(pk=key.pk).update(job=job)
+        crash_point("CP01")
+    crash_point("CP02")
     return job, True
 
 
