@@ -27,6 +27,7 @@ from nodes import ingest
 MIB = 1024 * 1024
 LANES = {"/api/nodes/heartbeat": ingest.heartbeat_lane, "/api/jobs/pending": waiting_lane}
 ingest.work_waiting = board.has_work
+lanes.direct["/api/nodes/heartbeat"] = ingest.take_directly
 
 
 def _limit(path: str) -> int:

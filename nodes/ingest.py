@@ -15,7 +15,7 @@ from django.conf import settings
 from hyprbox.lib import lanes
 from hyprbox.lib.actors import Actor
 from hyprbox.lib.errors import HyprBoxError, MethodNotAllowed, NotAuthenticated, NotJson, Overloaded
-from hyprbox.lib.ids import rate_key
+from hyprbox.lib.ids import new_request_id, rate_key
 from hyprbox.lib.threads import in_thread
 from nodes import services, wire
 from nodes.wire import Heartbeat
@@ -53,9 +53,62 @@ async def heartbeat_lane(scope: lanes.Scope, receive: lanes.Receive, send: lanes
     except HyprBoxError as error:
         await lanes.answer_error(send, error, request_id)
         return
-    body = _answer(beat, written, work_waiting(node_pk))
-    if not lanes.answer_whole(scope, 202, body, request_id):
-        await lanes.answer(send, 202, body, request_id)
+    await lanes.answer(send, 202, _answer(beat, written, work_waiting(node_pk)), request_id)
+
+
+def take_directly(scope: lanes.Scope, body: bytes, reply: lanes.Reply) -> bool:
+    """Take a heartbeat in which all is as usual, without a task of its own; False for any other.
+
+    Usual is: JSON that fits, and a token known to this process, usable and pinned to this node. The lane above does
+    everything else, and says what is wrong.
+    """
+    headers = dict(scope["headers"])
+    if headers.get(b"content-type") != b"application/json" or b"content-encoding" in headers:
+        return False
+    scheme, _, text = headers.get(b"authorization", b"").partition(b" ")
+    if scheme != b"Bearer" or len(headers) != len(scope["headers"]):
+        return False
+    try:
+        presented = secrets.parse(str(text, "latin-1"))
+        token = writer.tokens.peek(presented)
+        if not isinstance(token, VerifiedToken) or token.node_pk is None:
+            return False
+        beat, inventory = wire.decode(body)
+        if beat.node_id != token.node_id:
+            return False
+        taken = Beat(token.node_pk, beat, inventory, token)
+        taken.answer = _Answer(
+            taken, presented.prefix, reply, new_request_id(str(headers.get(b"x-request-id", b""), "latin-1"))
+        )
+        _by_token.take(presented.prefix)
+        writer.enqueue(taken)
+    except HyprBoxError:
+        return False
+    return True
+
+
+class _Answer:
+    """What the writer tells of a heartbeat that was taken directly."""
+
+    __slots__ = ("_beat", "_is_done", "_prefix", "_reply", "_request_id")
+
+    def __init__(self, beat: Beat, prefix: str, reply: lanes.Reply, request_id: str) -> None:
+        self._beat, self._prefix, self._reply, self._request_id = beat, prefix, reply, request_id
+        self._is_done = False
+
+    def done(self) -> bool:
+        return self._is_done
+
+    def set_result(self, written: Written) -> None:
+        self._is_done = True
+        body = _answer(self._beat.heartbeat, written, work_waiting(self._beat.node_pk))
+        self._reply.send(202, lanes.rendered(body, self._request_id))
+
+    def set_exception(self, error: HyprBoxError) -> None:
+        self._is_done = True
+        if isinstance(error, BadToken):  # the node was removed
+            writer.tokens.drop(self._prefix)
+        self._reply.send_error(error, self._request_id)
 
 
 async def drain() -> None:

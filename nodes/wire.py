@@ -27,13 +27,13 @@ Name = Annotated[str, Meta(max_length=255)]
 Label = Annotated[str, Meta(max_length=63)]
 
 
-class Disk(Struct, forbid_unknown_fields=True, omit_defaults=True):
+class Disk(Struct, gc=False, forbid_unknown_fields=True, omit_defaults=True):
     mount: Annotated[str, Meta(min_length=1, max_length=1024)]
     percent: Percent | None
     total_bytes: Count | None = None
 
 
-class Metrics(Struct, forbid_unknown_fields=True, omit_defaults=True):
+class Metrics(Struct, gc=False, forbid_unknown_fields=True, omit_defaults=True):
     """Null is a figure that the agent could not read."""
 
     cpu_percent: Percent | None
@@ -55,7 +55,7 @@ class Metrics(Struct, forbid_unknown_fields=True, omit_defaults=True):
     failed_units: Count | Annotated[list[Name], Meta(max_length=256)] | None = None
 
 
-class Inventory(Struct, forbid_unknown_fields=True, omit_defaults=True):
+class Inventory(Struct, gc=False, forbid_unknown_fields=True, omit_defaults=True):
     hostname: Name | None = None
     os: Name | None = None
     os_version: Name | None = None
@@ -69,7 +69,7 @@ class Inventory(Struct, forbid_unknown_fields=True, omit_defaults=True):
     agent_version: Name | None = None
 
 
-class Heartbeat(Struct, forbid_unknown_fields=True):
+class Heartbeat(Struct, gc=False, forbid_unknown_fields=True):
     node_id: Annotated[str, Meta(pattern=names.PATTERN)]
     agent_version: Annotated[str, Meta(min_length=1, max_length=40)]
     interval_seconds: Annotated[int, Meta(ge=1, le=86_400)]

@@ -16,7 +16,7 @@ import uuid
 from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import psycopg
@@ -103,6 +103,14 @@ SELECT now(), ARRAY(SELECT node::text FROM beats WHERE node NOT IN (SELECT id FR
 """
 
 
+class Answer(Protocol):
+    """What is told when the batch has been written or has failed: a future, or what acts like one."""
+
+    def done(self) -> bool: ...
+    def set_result(self, result: Written, /) -> None: ...
+    def set_exception(self, exception: HyprBoxError, /) -> None: ...
+
+
 @dataclass(slots=True, eq=False)
 class Beat:
     """A heartbeat that was accepted at the door and waits for its COMMIT."""
@@ -111,7 +119,7 @@ class Beat:
     heartbeat: Heartbeat
     inventory: Inventory | None
     token: VerifiedToken | None
-    answer: asyncio.Future[Written] | None = None
+    answer: Answer | None = None
 
     def row(self) -> Row:
         beat, m = self.heartbeat, self.heartbeat.metrics
@@ -153,17 +161,24 @@ class Writer:
 
     async def submit(self, beat: Beat) -> Written:
         """Returns after COMMIT. Raises `Overloaded` at once when the queue is full, `Unavailable`, `BadToken`."""
+        answer: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
+        beat.answer = answer
+        self.enqueue(beat)
+        return await answer
+
+    def enqueue(self, beat: Beat) -> None:
+        """For a beat that brings its own `answer`. Raises `Overloaded`, `Unavailable`."""
         if len(self._beats) >= MAX_QUEUED:
             raise Overloaded()
-        beat.answer = self._ask()
+        self._start()
         self._beats.append(beat)
-        return await beat.answer
 
     async def look_up(self, presented: Presented) -> VerifiedToken | BadToken:
         """The token from the database, many in one statement."""
         if len(self._lookups) >= MAX_QUEUED:
             raise Overloaded()
-        answer = self._ask()
+        self._start()
+        answer = asyncio.get_running_loop().create_future()
         self._lookups.append((presented, answer))
         return await answer  # type: ignore[no-any-return]
 
@@ -181,7 +196,8 @@ class Writer:
         await self._errands.finish()
         self._is_draining = False
 
-    def _ask(self) -> asyncio.Future[Any]:
+    def _start(self) -> None:
+        """The task runs and will look at its queues. Raises `Unavailable`."""
         loop = asyncio.get_running_loop()
         if self._is_draining:
             raise Unavailable("The server is stopping; try again.")
@@ -193,7 +209,6 @@ class Writer:
             self._lookups.clear()
             self._task = loop.create_task(self._run(), name="heartbeats")
         self._wake.set()
-        return loop.create_future()
 
     async def _run(self) -> None:
         try:

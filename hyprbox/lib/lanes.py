@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from django.conf import settings
@@ -21,8 +21,21 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 DRAIN_LIMIT = 32 * 1024 * 1024
-WHOLE = "hyprbox.whole_response"  # the key under which `hyprbox.lib.protocol` offers it in the scope
 encode = msgspec.json.Encoder().encode
+
+
+class Reply(Protocol):
+    """Where the answer to a request that was taken directly goes (`hyprbox.lib.protocol`)."""
+
+    def send(self, status: int, rest: bytes) -> None:
+        """Write the answer; `rest` is what `rendered` makes."""
+
+    def send_error(self, error: HyprBoxError, request_id: str) -> None:
+        """Answer in the one error shape."""
+
+
+# By path: takes a POST with its whole body and answers later through the reply, or returns False and has done nothing.
+direct: dict[str, Callable[[Scope, bytes, Reply], bool]] = {}
 
 
 class ClientGone(Exception):
@@ -78,14 +91,9 @@ async def read_body(receive: Receive, limit: int) -> bytes:
     return b"".join(parts)
 
 
-def answer_whole(scope: Scope, status: int, body: bytes, request_id: str) -> bool:
-    """Send a JSON answer in one piece where the server can (`hyprbox.lib.protocol`), else return False."""
-    send_whole = scope.get(WHOLE)
-    if send_whole is None:
-        return False
-    head = b"content-length: %d\r\nx-request-id: %s\r\n" % (len(body), request_id.encode())
-    send_whole(status, head + _SAME_LINES + body)
-    return True
+def rendered(body: bytes, request_id: str) -> bytes:
+    """A JSON answer after its status line: the headers of `answer`, an empty line and the body."""
+    return b"content-length: %d\r\nx-request-id: %s\r\n" % (len(body), request_id.encode()) + _SAME_LINES + body
 
 
 async def answer(send: Send, status: int, body: bytes, request_id: str, extra: Mapping[str, str] | None = None) -> None:

@@ -1,0 +1,264 @@
+"""The short way for ordinary heartbeats: the same answers as the lane, and everything else left to the lane."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+import uvicorn
+from django.db import connection
+from django.utils import timezone
+
+from hyprbox.lib import lanes
+from hyprbox.lib.protocol import Protocol
+from nodes import ingest
+from nodes.models import Heartbeat, Node
+from nodes.tests import lane
+from tests.factories import make_node, make_token
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Served:
+    """The lane behind a real uvicorn; `by_lane` counts what did not go the short way."""
+
+    def __init__(self) -> None:
+        self.by_lane = 0
+        self.port = 0
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        self.by_lane += 1
+        await ingest.heartbeat_lane(scope, receive, send)
+
+    async def connect(self) -> Pair:
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
+
+@contextlib.asynccontextmanager
+async def served() -> AsyncIterator[Served]:
+    found = Served()
+    config = uvicorn.Config(
+        found.app,
+        port=0,
+        http=Protocol,
+        lifespan="off",
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        interface="asgi3",
+    )
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    found.port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield found
+    finally:
+        server.should_exit = True
+        await task
+
+
+@pytest.fixture(autouse=True)
+def directly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(lanes.direct, lane.PATH, ingest.take_directly)
+
+
+def raw(node_id: str, token: str, *, more: str = "", **over: Any) -> bytes:
+    body = json.dumps(lane.beat(node_id, **over)).encode()
+    head = (
+        f"POST {lane.PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAuthorization: Bearer {token}\r\n"
+    )
+    return f"{head}{more}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+async def read(reader: asyncio.StreamReader) -> lane.Answer:
+    lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines[1:] if line)}
+    body = await reader.readexactly(int(headers["content-length"]))
+    return lane.Answer(int(lines[0].split()[1]), headers, body)
+
+
+def run(work: Callable[[Served, Pair], Awaitable[Any]]) -> Served:
+    async def whole() -> Served:
+        async with served() as server:
+            pair = await server.connect()
+            try:
+                await work(server, pair)
+            finally:
+                pair[1].close()
+                with contextlib.suppress(OSError):
+                    await pair[1].wait_closed()
+        return server
+
+    found: Served = lane.run(whole)
+    return found
+
+
+async def exchange(pair: Pair, request: bytes) -> lane.Answer:
+    pair[1].write(request)
+    return await read(pair[0])
+
+
+def test_only_the_first_one_needs_the_lane_and_all_say_the_same() -> None:
+    token = make_token(make_node("web-1"))
+
+    async def work(_: Served, pair: Pair) -> None:
+        first, *others = [await exchange(pair, raw("web-1", token, metrics={"cpu_percent": n})) for n in range(4)]
+        for answer in others:
+            assert answer.status == first.status == 202
+            assert set(answer.headers) == set(first.headers) > {"date", "x-request-id", "content-security-policy"}
+            assert set(answer.json) == set(first.json)
+
+    assert run(work).by_lane == 1
+    assert Heartbeat.objects.count() == 4
+    assert Node.objects.get().cpu_percent == 3
+
+
+def test_the_callers_request_id_comes_back() -> None:
+    token = make_token(make_node("web-1"))
+
+    async def work(_: Served, pair: Pair) -> None:
+        for _number in range(2):
+            answer = await exchange(pair, raw("web-1", token, more="X-Request-Id: mine-1234\r\n"))
+            assert answer.headers["x-request-id"] == "mine-1234"
+
+    assert run(work).by_lane == 1
+
+
+def test_a_request_may_come_in_pieces_and_several_in_one() -> None:
+    token = make_token(make_node("web-1"))
+
+    async def work(_: Served, pair: Pair) -> None:
+        reader, writer = pair
+        await exchange(pair, raw("web-1", token))
+        whole = raw("web-1", token)
+        for byte in range(0, len(whole), 40):
+            writer.write(whole[byte : byte + 40])
+            await asyncio.sleep(0.001)
+        assert (await read(reader)).status == 202
+        writer.write(raw("web-1", token) * 5)
+        assert [(await read(reader)).status for _ in range(5)] == [202] * 5
+
+    assert run(work).by_lane == 1
+    assert Heartbeat.objects.count() == 7
+
+
+def test_a_large_body_goes_the_ordinary_way() -> None:
+    token = make_token(make_node("web-1"))
+    disks = [{"mount": "/" + "x" * 900, "percent": 1.0}] * 100
+
+    async def work(_: Served, pair: Pair) -> None:
+        assert (await exchange(pair, raw("web-1", token))).status == 202
+        assert (await exchange(pair, raw("web-1", token, metrics={"disks": disks}))).status == 202
+        assert (await exchange(pair, raw("web-1", token))).status == 202
+
+    assert run(work).by_lane == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        (lambda r: r.replace(b"application/json", b"text/plain"), 415),
+        (lambda r: r.replace(b"web-1", b"web-2"), 403),
+        (lambda r: r.replace(b"12.5", b"-2.5"), 400),
+        (lambda r: r.replace(b"12.5", b"1e99"), 400),
+        (lambda r: r.replace(b"Bearer hbnt_", b"Bearer hbnx_"), 401),
+        (lambda r: r.replace(b"Authorization", b"X-Other"), 401),
+    ],
+)
+def test_whatever_is_wrong_is_answered_by_the_lane(change: Callable[[bytes], bytes], status: int) -> None:
+    token = make_token(make_node("web-1"))
+
+    async def work(_: Served, pair: Pair) -> None:
+        await exchange(pair, raw("web-1", token))
+        answer = await exchange(pair, change(raw("web-1", token)))
+        assert (answer.status, set(answer.json["error"])) == (status, {"code", "message", "fields", "detail"})
+        assert (await exchange(pair, raw("web-1", token))).status == 202
+
+    assert run(work).by_lane == 2
+    assert Heartbeat.objects.count() == 2
+
+
+def test_too_many_are_refused() -> None:
+    token = make_token(make_node("web-1"))
+
+    async def work(_: Served, pair: Pair) -> None:
+        await exchange(pair, raw("web-1", token))
+        pair[1].write(raw("web-1", token) * 100)
+        statuses = [(await read(pair[0])).status for _ in range(100)]
+        assert set(statuses) == {202, 429}
+        assert 55 <= statuses.count(202) <= 75  # a burst of 60, and what came back meanwhile
+
+    run(work)
+
+
+def test_a_node_that_was_removed_is_told_so() -> None:
+    node = make_node("web-1")
+    token = make_token(node)
+
+    async def work(server: Served, pair: Pair) -> None:
+        await exchange(pair, raw("web-1", token))
+        await asyncio.to_thread(_remove, node)
+        answer = await exchange(pair, raw("web-1", token))
+        assert (answer.status, server.by_lane) == (401, 1)
+        assert (await exchange(pair, raw("web-1", token))).status == 401
+
+    run(work)
+    assert Heartbeat.objects.count() == 1
+
+
+def _remove(node: Node) -> None:
+    Node.objects.filter(pk=node.pk).update(removed_at=timezone.now())
+    connection.close()
+
+
+def test_a_row_that_the_database_refuses_is_told_so() -> None:
+    token = make_token(make_node("web-1"))
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE nodes_node ADD CONSTRAINT cursed CHECK (cpu_percent <> 13.25)")
+
+    async def work(_: Served, pair: Pair) -> None:
+        await exchange(pair, raw("web-1", token))
+        assert (await exchange(pair, raw("web-1", token, metrics={"cpu_percent": 13.25}))).code == "invalid_input"
+        assert (await exchange(pair, raw("web-1", token))).status == 202
+
+    try:
+        assert run(work).by_lane == 1
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE nodes_node DROP CONSTRAINT cursed")
+
+
+def test_who_wants_it_closed_is_told_so() -> None:
+    token = make_token(make_node("web-1"))
+
+    async def work(_: Served, pair: Pair) -> None:
+        await exchange(pair, raw("web-1", token))
+        answer = await exchange(pair, raw("web-1", token, more="Connection: close\r\n"))
+        assert (answer.status, answer.headers["connection"]) == (202, "close")
+        assert await pair[0].read() == b""
+
+    run(work)
+
+
+def test_a_client_that_has_gone_harms_nobody() -> None:
+    tokens = {name: make_token(make_node(name)) for name in ("web-1", "web-2")}
+
+    async def work(server: Served, pair: Pair) -> None:
+        await exchange(pair, raw("web-1", tokens["web-1"]))
+        _, gone = await server.connect()
+        half = raw("web-1", tokens["web-1"])
+        gone.write(half + half[: len(half) // 2])
+        gone.transport.abort()
+        assert (await exchange(pair, raw("web-2", tokens["web-2"]))).status == 202
+        assert (await exchange(pair, raw("web-2", tokens["web-2"]))).status == 202
+
+    run(work)
+    assert Heartbeat.objects.count() >= 3
