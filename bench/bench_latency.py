@@ -1,117 +1,112 @@
-"""From a heartbeat to its pixel: POST by an agent until the event that carries it has reached a viewer.
+"""What a person waits for, in a real browser: from a heartbeat to its pixel, from the button to the first line.
 
-A small fleet beats all the time, so that hints coalesce as they do in life.
+A whole HyprBox as `script/server` runs it, with its own idle agent, and Debian's Chromium. A moment counts when
+the frame after the change has been handed to the screen.
 """
 
 from __future__ import annotations
 
-import http.client
-import json
-import random
-import socket
+import shutil
 import statistics
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable
-from urllib.parse import urlsplit
+from typing import Any
 
-from bench import servers
-from bench.harness import ROOT, Context, Result, at_most, figure
-from bench.servers import BenchNode, Server
+import httpx
+from playwright.sync_api import Page, sync_playwright
 
-SAMPLES = 120
-FLEET = 100
-BEATS_A_SECOND = 50
-WAIT_SECONDS = 10.0
+from bench.harness import Context, Result, at_most, figure
+from tests.browser.agent import Agent
+from tests.browser.conftest import ARGUMENTS, CHROMIUM, sign_in
+from tests.house import EMAIL, PASSWORD, SEEN, House, house, wait_for
+
+BEATS = 40
+JOBS = 20
+
+# Resolves with the wall clock (ms) of the second frame after `find()` is true: by then the first has been painted.
+_PAINTED = """
+([selector, text]) => {
+  window.painted = new Promise(resolve => {
+    const look = () => {
+      const found = [...document.querySelectorAll(selector)].some(e => !text || e.textContent.replace(/\\u00a0/g, ' ') === text)
+      if (!found) return false
+      requestAnimationFrame(() => requestAnimationFrame(() => resolve(performance.timeOrigin + performance.now())))
+      return true
+    }
+    if (look()) return
+    const watch = new MutationObserver(() => { if (look()) watch.disconnect() })
+    watch.observe(document.documentElement, {subtree: true, childList: true, characterData: true})
+  })
+}
+"""
 
 
 def run(context: Context) -> list[Result]:
-    url = context.new_database("latency")
-    fleet = servers.make_fleet(url, FLEET)
-    command = [sys.executable, "-m", "bench.people_probe", "1"]
-    done = subprocess.run(command, cwd=ROOT, env=context.environment(url), check=True, capture_output=True, text=True)
-    with servers.web(context, url) as web:
-        delays = sorted(_measure(web, done.stdout.strip(), fleet))
-    part = delays[int(len(delays) * 0.95)]
+    if not shutil.which(CHROMIUM):
+        raise RuntimeError("this benchmark needs a Chromium: script/bootstrap --browser installs Debian's")
+    with house(context.folder / "house", HYPRBOX_INTERVAL="10s") as made:
+        made.start()
+        http = _api(made)
+        here = http.get("/api/nodes").json()["results"][0]["node_id"]
+        wait_for(lambda: http.get(f"/api/nodes/{here}").json()["status"] in SEEN)
+        with sync_playwright() as playwright:
+            chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+            page = chromium.new_context(base_url=made.url, viewport={"width": 1440, "height": 900}).new_page()
+            page.set_default_timeout(30_000)
+            sign_in(page)
+            beats = _beats(page, _agent(made, http))
+            lines = [_first_line(page, here) for _ in range(JOBS)]
+            chromium.close()
+    return [*_told("heartbeat to pixel", beats), *_told("button to first line on the page", lines)]
+
+
+def _told(name: str, ms: list[float]) -> list[Result]:
     return [
-        figure("heartbeat to pixel: median", statistics.median(delays), "ms"),
-        at_most("heartbeat to pixel: 95th percentile", part, "ms", 1_000),
+        figure(f"{name}: median", statistics.median(ms), "ms"),
+        at_most(f"{name}: 95th percentile", statistics.quantiles(ms, n=20)[-1], "ms", 1_000.0),
     ]
 
 
-def _measure(web: Server, credential: str, fleet: list[BenchNode]) -> list[float]:
-    subject, others = fleet[0], fleet[1:]
-    viewer = Viewer(web, credential)
-    stop = threading.Event()
-    background = threading.Thread(target=_beat_on, args=(web, others, stop), daemon=True)
-    viewer.start()
-    background.start()
-    try:
-        return [_one(web, subject, viewer, round(random.uniform(1, 99), 6)) for _ in range(SAMPLES)]
-    finally:
-        stop.set()
-        background.join()
-        viewer.close()
+def _api(made: House) -> httpx.Client:
+    http = httpx.Client(base_url=made.url, timeout=30)
+    answer = http.post("/api/auth/login", json={"email": EMAIL, "password": PASSWORD}).raise_for_status()
+    http.headers["Authorization"] = f"Bearer {answer.json()['access']}"
+    return http
 
 
-def _one(web: Server, node: BenchNode, viewer: Viewer, value: float) -> float:
-    """A figure that nothing else has, sent; and how long until the viewer sees it."""
-    seen = viewer.expect(lambda shown: shown["node_id"] == node.node_id and shown["cpu_percent"] == value)
-    started = time.monotonic()
-    _post(web, node, value)
-    if not seen.wait(WAIT_SECONDS):
-        raise RuntimeError("a heartbeat was never shown")
-    elapsed = (viewer.seen_at - started) * 1000
-    time.sleep(random.uniform(0.05, 0.3))  # at any moment between two hints, and within the node's rate
-    return elapsed
+def _agent(made: House, http: httpx.Client) -> Agent:
+    body: dict[str, Any] = {"name": "bench", "node_id": "web-1"}
+    token = http.post("/api/tokens", json=body).raise_for_status().json()["token"]
+    return Agent(httpx.Client(base_url=made.url, headers={"Authorization": f"Bearer {token}"}), "web-1")
 
 
-def _post(web: Server, node: BenchNode, value: float) -> None:
-    address = urlsplit(web.url)
-    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=10)
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {node.token}"}
-    connection.request("POST", "/api/nodes/heartbeat", node.heartbeat(cpu_percent=value), headers)
-    status = connection.getresponse().status
-    connection.close()
-    if status != 202:
-        raise RuntimeError(f"a heartbeat was answered with {status}")
+def _beats(page: Page, agent: Agent) -> list[float]:
+    agent.beat(cpu_percent=1.0)
+    page.goto("/")
+    card = page.locator(".node-card").filter(has_text="web-1")
+    card.wait_for()
+    selector = f"#{card.get_attribute('id')} .trio dd:nth-of-type(1)"
+    delays = []
+    for number in range(BEATS):
+        value = 10 + number
+        page.evaluate(_PAINTED, [selector, f"{value} %"])
+        began = time.time()
+        agent.beat(cpu_percent=float(value))
+        delays.append(page.evaluate("window.painted") - began * 1000)
+        time.sleep(0.05 + number % 7 * 0.11)  # at any moment between two hints
+    return delays
 
 
-def _beat_on(web: Server, fleet: list[BenchNode], stop: threading.Event) -> None:
-    while not stop.wait(1 / BEATS_A_SECOND):
-        _post(web, random.choice(fleet), 50)
-
-
-class Viewer(threading.Thread):
-    """One open stream, read line by line."""
-
-    def __init__(self, web: Server, credential: str) -> None:
-        super().__init__(daemon=True)
-        address = urlsplit(web.url)
-        self._connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=60)
-        self._connection.request("GET", "/api/stream/nodes", headers={"Authorization": f"Bearer {credential}"})
-        self._response = self._connection.getresponse()
-        self._wanted: Callable[[dict[str, object]], bool] = lambda shown: False
-        self._seen = threading.Event()
-        self.seen_at = 0.0
-
-    def expect(self, wanted: Callable[[dict[str, object]], bool]) -> threading.Event:
-        self._seen.clear()
-        self._wanted = wanted
-        return self._seen
-
-    def close(self) -> None:
-        if self._connection.sock is not None:
-            self._connection.sock.shutdown(socket.SHUT_RDWR)
-        self.join()
-
-    def run(self) -> None:
-        while line := self._response.readline():
-            if not line.startswith(b"data: "):
-                continue
-            now = time.monotonic()
-            if any(self._wanted(node) for node in json.loads(line[6:]).get("nodes", ())):
-                self.seen_at = now
-                self._seen.set()
+def _first_line(page: Page, node: str) -> float:
+    """From the press of the button, over the page's change, to a painted line of output."""
+    page.goto(f"/nodes/{node}/")
+    page.get_by_label("Preset", exact=True).select_option("system-report")
+    page.get_by_role("button", name="Preview and run").click()
+    button = page.get_by_role("button", name=f"Run on {node}")
+    button.wait_for()
+    began = time.time()
+    button.click()
+    page.wait_for_url("**/jobs/*-*/", wait_until="commit")
+    page.evaluate(_PAINTED, [".console .ln[data-k=out]", ""])
+    delay: float = page.evaluate("window.painted") - began * 1000
+    page.locator("#job-header .pill").filter(has_text="Succeeded").wait_for(timeout=90_000)
+    return delay
