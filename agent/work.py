@@ -1,0 +1,256 @@
+"""Waiting for work: every job is checked and journalled before anything is said about it, then delivered.
+
+One poll at a time and one thread per job. What an earlier agent left is taken up first.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from agent import config, secretrefs
+from agent.client import Backoff, CallFailed, Client
+from agent.config import BadSetting, Config
+from agent.crash import crash_point
+from agent.delivery import Delivery
+from agent.heart import Heart
+from agent.journal import JobFolder, Journal
+from agent.keys import KeyRing, KeysUntrusted, Refused
+from agent.log import Log
+from agent.state import StateDir
+from agent.wire import Malformed, Offer, Payload, is_job_id, nothing_ran, parse_offer
+
+WAIT_SECONDS = 25
+KEYS_FRESH_SECONDS = 60.0
+
+
+class Work:
+    def __init__(self, settings: Config, state: StateDir, heart: Heart, log: Log, stop: threading.Event) -> None:
+        self.settings, self.state, self.heart, self.log, self.stop = settings, state, heart, log, stop
+        self.journal = Journal(settings.state_dir)
+        self.keys = KeyRing(settings.state_dir, settings.keys_sha256)
+        self._deliveries: dict[str, Delivery] = {}
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._reconcile_next = True
+
+    def join(self, seconds: float) -> None:
+        """Wait for the threads of the jobs, which end when the agent stops."""
+        for thread in [*self._threads]:
+            thread.join(seconds)
+
+    def run(self, first_beat: threading.Event) -> None:
+        """Recover what an earlier agent left, then wait for work for ever."""
+        for folder in list(self.journal.unfinished()):
+            self._guarded(self._deliver, folder)
+        while not first_beat.wait(0.2):  # the first heartbeat may have to pin the token
+            if self.stop.is_set():
+                return
+        client, backoff = Client(self.settings), Backoff(spread=True)
+        self._reconcile_next, forget_at = True, 0.0
+        while not self.stop.is_set():
+            if time.monotonic() > forget_at:
+                self._guarded(self.journal.forget_old)
+                forget_at = time.monotonic() + 3600
+            try:
+                self.stop.wait(self._one_poll(client))
+                backoff.succeeded()
+            except CallFailed as error:
+                if not backoff.is_failing:
+                    self.log.warning("poll.failed", error=str(error))
+                self._reconcile_next = True
+                self.stop.wait(backoff.failed(error))
+            except Exception as error:  # noqa: BLE001 - an agent that takes no jobs any more helps nobody
+                self.log.error("agent.poll_broken", error=repr(error))
+                self.stop.wait(backoff.failed(CallFailed("broken")))
+
+    def _one_poll(self, client: Client) -> float:
+        """One question and what follows from its answer; returns how long to wait. Raises `CallFailed`."""
+        if (self._reconcile_next or not self.keys.is_pinned) and not self._look_at_keys(client):
+            return 60.0
+        problem = self.state.spool_problem(self.journal)
+        if problem:
+            self.log.error("agent.not_taking_jobs", why=problem)
+            return 30.0
+        request_id = self.state.request_id(self.journal)
+        answer = self._poll(client, request_id, self._reconcile_next)
+        pause = answer.get("poll_after_ms")
+        if self._reconcile_next:
+            self._reconcile(answer.get("holding"))
+            self._reconcile_next = False
+        for job_id in _list(answer.get("cancel")):
+            self._cancel(str(job_id))
+        if answer.get("job") is not None:
+            self._take(answer["job"], request_id)
+            self.state.renew_request_id()
+        return min(3600.0, max(0, pause) / 1000) if isinstance(pause, int) else 1.0
+
+    def _look_at_keys(self, client: Client) -> bool:
+        """Pin the keys, or take a lawful successor of the pinned set. False when there is nothing to trust."""
+        try:
+            if self.keys.offer(client.get("/api/agent/keys")):
+                self.log.info("agent.keys_pinned")
+        except KeysUntrusted as error:
+            self.log.error("agent.keys_untrusted", why=str(error))
+        return self.keys.is_pinned
+
+    def _guarded(self, act: Callable[..., Any], *arguments: Any) -> None:
+        """One damaged folder must not keep the agent from its work."""
+        try:
+            act(*arguments)
+        except Exception as error:  # noqa: BLE001 - anything: it is said, and the rest goes on
+            self.log.error("agent.journal_problem", error=repr(error))
+
+    def _poll(self, client: Client, request_id: str, reconcile: bool) -> dict[str, Any]:
+        query = {
+            "node_id": self.settings.node_id,
+            "request_id": request_id,
+            "wait": 0 if reconcile else WAIT_SECONDS,
+            "reconcile": int(reconcile),
+        }
+        return client.get("/api/jobs/pending", query, timeout=WAIT_SECONDS + 10.0)
+
+    def _take(self, data: Any, request_id: str) -> None:
+        """Check a job that was handed out; journal it before anything is said about it."""
+        try:
+            offer = parse_offer(data)
+        except Malformed as error:
+            self.log.error("job.malformed", error=str(error))
+            return
+        if offer.job_id in self._deliveries:
+            # On its way already, or under a claim that is about to end: then it is handed out once more.
+            self.log.info("job.under_way", job=offer.job_id)
+            return
+        folder = self.journal.folder(offer.job_id)
+        if folder.may_have_run or folder.has("result"):
+            self.log.warning("job.seen_before", job=offer.job_id)
+            self._answer_seen(folder, offer)
+            return
+        crash_point("CP05")
+        refusal, secrets = self._judge(offer)
+        folder.create()
+        folder.write(
+            "intent",
+            {
+                "claim_id": offer.claim_id,
+                "request_id": request_id,
+                "payload": data["payload"],
+                "signature": data["signature"],
+                "key_id": offer.key_id,
+                "at": time.time(),
+            },
+        )
+        if refusal:
+            folder.write("result", nothing_ran(refusal))
+        self._deliver(folder, secrets)
+
+    def _judge(self, offer: Offer) -> tuple[str, dict[str, str]]:
+        """Why this job is refused (empty: it may run), and the secrets it needs."""
+        try:
+            payload = self._checked(offer)
+            return "", secretrefs.resolve(payload.secrets, self._secret_environment())
+        except Refused as error:
+            self.log.error("job.refused", job=offer.job_id, reason=error.reason, why=str(error))
+            return error.reason, {}
+        except (secretrefs.Unresolved, BadSetting) as error:
+            self.log.error("job.secret_unresolved", job=offer.job_id, why=str(error))
+            return "secret_unresolved", {}
+
+    def _checked(self, offer: Offer) -> Payload:
+        # A key may have been retired since we last looked, or a new one lawfully added.
+        client = Client(self.settings)
+        try:
+            if self.keys.age_seconds > KEYS_FRESH_SECONDS or not self.keys.knows(offer.key_id):
+                self.keys.offer(client.get("/api/agent/keys"))
+        except (CallFailed, KeysUntrusted) as error:
+            self.log.warning("agent.keys_not_refreshed", why=str(error))  # what is pinned goes on to count
+        finally:
+            client.close()
+        return self._check(offer)
+
+    def _check(self, offer: Offer) -> Payload:
+        return self.keys.check(offer, node_id=self.settings.node_id, clock_offset=self.heart.clock_offset)
+
+    def _secret_environment(self) -> dict[str, str]:
+        return {**config.read_env_file(config.ENV_FILE), **os.environ}
+
+    def _answer_seen(self, folder: JobFolder, offer: Offer) -> None:
+        """What was executed is never executed again, whatever the server says; its own claim hears how it ended."""
+        known = folder.read("intent")
+        if known is not None and known["claim_id"] == offer.claim_id:
+            self._deliver(folder)
+            return
+        client = Client(self.settings)
+        try:
+            body = {"claim_id": offer.claim_id, **nothing_ran("signature_invalid")}
+            client.post(f"/api/jobs/{offer.job_id}/complete", body)
+        except CallFailed as error:
+            self.log.warning(
+                "job.refusal_failed", job=offer.job_id, error=str(error)
+            )  # handed out again, refused again
+        finally:
+            client.close()
+
+    def _reconcile(self, holding: Any) -> None:
+        """Jobs that the server thinks we run but our journal does not know: nobody can say how they ended."""
+        for held in _list(holding):
+            if not isinstance(held, dict) or not (is_job_id(held.get("id")) and is_job_id(held.get("claim_id"))):
+                self.log.error("agent.held_malformed")
+                continue
+            if held.get("cancel_requested"):
+                self._cancel(held["id"])
+            folder = self.journal.folder(held["id"])
+            if held.get("status") != "RUNNING" or folder.may_have_run or folder.has("intent"):
+                continue
+            folder.create()
+            folder.write("intent", {"claim_id": held["claim_id"], "payload": "", "at": time.time()})
+            folder.write("result", {**nothing_ran("agent_error"), "outcome_unknown": True})
+            self._deliver(folder)
+
+    def _cancel(self, job_id: str) -> None:
+        delivery = self._deliveries.get(job_id)
+        if delivery is not None:
+            delivery.cancel()
+
+    def _deliver(self, folder: JobFolder, secrets: dict[str, str] | None = None) -> None:
+        if secrets is None and not folder.may_have_run and not folder.has("result"):
+            refusal, secrets = self._judge_again(folder)
+            if refusal:
+                folder.write("result", nothing_ran(refusal))
+        delivery = Delivery(folder, Client(self.settings), stop=self.stop, log=self.log, secrets=secrets)
+        with self._lock:
+            self._deliveries[folder.job_id] = delivery
+            self._threads = [thread for thread in self._threads if thread.is_alive()]
+            thread = threading.Thread(target=self._run_delivery, args=(delivery,), name=f"job-{folder.job_id}")
+            thread.daemon = True
+            self._threads.append(thread)
+        thread.start()
+
+    def _judge_again(self, folder: JobFolder) -> tuple[str, dict[str, str]]:
+        """After a restart between intent and run: all of it is checked anew, and the secrets are resolved anew."""
+        intent = folder.read("intent") or {}
+        try:
+            offer = parse_offer({"id": folder.job_id, **intent})
+        except Malformed as error:
+            self.log.error("job.malformed", job=folder.job_id, error=str(error))
+            return "agent_error", {}
+        return self._judge(offer)
+
+    def _run_delivery(self, delivery: Delivery) -> None:
+        self.log.info("job.taken", job=delivery.job_id)
+        try:
+            delivery.run()
+        except Exception as error:  # noqa: BLE001 - one broken job must not end the agent; the next start resumes it
+            self.log.error("job.delivery_failed", job=delivery.job_id, error=repr(error))
+        finally:
+            delivery.client.close()
+            with self._lock:
+                self._deliveries.pop(delivery.job_id, None)
+        self.log.info("job.done", job=delivery.job_id)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
