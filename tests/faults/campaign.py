@@ -22,7 +22,7 @@ MIB = 1024 * 1024
 # What T-NET-1 asks for; a replayed poll would only claim work for nobody, so that is for the calls that change something.
 LOSSY = Rates(drop=0.2, duplicate=0.1, cut=0.05, delay=0.15, truncate=0.03, delay_seconds=1.5)
 ROUGH = Rates(drop=0.05, duplicate=0.05, cut=0.03, delay=0.05, truncate=0.02, replay=0.04, delay_seconds=0.5)
-TARGETS = ("agent", "agent", "runner", "web", "worker", "postgres")
+TARGETS = ("agent", "agent", "runner", "host", "web", "worker", "postgres", "restart")
 
 
 @dataclass(frozen=True)
@@ -151,6 +151,8 @@ class Campaign:
         strikes: dict[str, Callable[[], object]] = {
             "agent": lambda: stack.kill(self._chance.choice(stack.nodes)),
             "runner": self._kill_some_runner,
+            "host": lambda: stack.kill_host(self._chance.choice(stack.nodes)),
+            "restart": lambda: stack.children[self._chance.choice(("web", "worker", *stack.nodes))].end(),
             "postgres": stack.kill_postgres,
         }
         strikes.get(target, lambda: stack.kill(target))()

@@ -198,7 +198,7 @@ class Stack:
 
     def crash(self, name: str, point: str, **more: str) -> None:
         """Start `name` again so that it dies at `point`."""
-        self.children[name].end()
+        self.children[name].end(signal.SIGKILL)
         self.children[name].start(HBX_CRASH_AT=point, **more)
 
     def crashed(self, name: str, seconds: float = 30) -> None:
@@ -244,6 +244,17 @@ class Stack:
             os.kill(pid, signal.SIGKILL)
             self.kills["runner"] += 1
         return True
+
+    def kill_host(self, node: str) -> None:
+        """All of one host at once: its agent, its runners and what they started."""
+        self.kill(node)
+        folder = f"{self.state_dir(node)}/jobs/"
+        running = {job_id: pid for job_id, pid in self.runners().items() if Path(folder, job_id).exists()}
+        self.killed_runners |= set(running)
+        for pid in [*running.values(), *self.job_processes(set(running))]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.kills["runner"] += len(running)
 
     # --- looking ---
 

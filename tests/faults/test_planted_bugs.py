@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,14 +41,15 @@ def running() -> Iterator[Stack]:
 def up(running: Stack) -> Iterator[Stack]:
     yield running
     running.proxy.tamper = None
-    for child in running.children.values():  # without the bug again
-        child.end()
+    for name, child in running.children.items():  # without the bug again
+        if child.is_alive and name != "worker":
+            child.end(signal.SIGKILL)
     running.bring_back()
     running.wait_ready()
 
 
 def plant(up: Stack, name: str, bug: str, switch: str) -> None:
-    up.children[name].end()
+    up.children[name].end(signal.SIGKILL)
     up.children[name].start(HYPRBOX_PLANTED_BUG=bug, HYPRBOX_TEST=switch)
     up.wait_ready()
 
