@@ -30,7 +30,18 @@ RECHECK_TOKEN_SECONDS = 4.0
 SHED_POLL_MS = 5000  # for wait=0: nobody polls without waiting in a tight loop
 CANCEL_POLL_MS = 1000  # a cancel is repeated until the job has ended, but not at full speed
 
-_tokens = TokenCache()
+
+def _wake(node_pk: uuid.UUID) -> None:
+    """A token of the node has changed: its polls look whether it is theirs."""
+    board.wake(node_pk)
+
+
+async def _recheck_tokens(conn: Any) -> None:
+    """All that wait, in one statement: an idle fleet must not cost one for each agent."""
+    await _tokens.recheck(conn)
+
+
+_tokens = TokenCache(on_change=_wake)
 _buckets = lanes.TokenBucket()
 
 
@@ -135,6 +146,7 @@ async def _answer(
 ) -> dict[str, Any]:
     node_pk = token.node_pk
     assert node_pk is not None
+    board.chore = _recheck_tokens
     await board.ensure()
     loop = asyncio.get_running_loop()
     deadline = loop.time() + poll.wait

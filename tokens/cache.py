@@ -1,15 +1,15 @@
 """Verified tokens in this process' memory, for the lanes.
 
-Rows are kept by prefix for at most 4 s and dropped at once when NOTIFY says that a token changed, so a
-revocation reaches every process within 5 s even when its NOTIFY is lost. The digest is compared in
-constant time on every call, cached or not.
+What NOTIFY says to have changed is dropped at once. So that a revocation reaches every process within 5 s even when its
+NOTIFY is lost, no answer is older than 4.5 s: one statement looks which of all the tokens in memory are not as they
+were, and renews the others. The digest is compared in constant time on every call, cached or not.
 """
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -20,11 +20,25 @@ from tokens import secrets
 from tokens.errors import BadToken
 from tokens.secrets import Presented
 
-TTL_SECONDS = 4.0
+TTL_SECONDS = 4.5
+UNUSED_SECONDS = 90.0  # a poll waits for 30 s at most; what nobody shows any more is forgotten
 MAX_PREFIXES = 50_000
 _SELECT = """
 SELECT prefix, id, digest, node_id, node_pk, expires_at, replaces_id
 FROM tokens_nodetoken WHERE prefix = ANY(%s) AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+"""
+# Of the prefixes in memory, those whose tokens are not as they were, and those that have one more.
+_CHANGED = """
+SELECT k.prefix
+FROM unnest(%(prefixes)s::text[], %(ids)s::uuid[], %(node_ids)s::text[], %(node_pks)s::uuid[])
+  AS k(prefix, id, node_id, node_pk)
+LEFT JOIN tokens_nodetoken t ON t.id = k.id AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now())
+  AND t.prefix = k.prefix AND t.node_id = k.node_id AND t.node_pk = k.node_pk
+WHERE t.id IS NULL
+UNION ALL
+SELECT t.prefix FROM tokens_nodetoken t
+WHERE t.prefix = ANY(%(prefixes)s::text[]) AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now())
+  AND t.id <> ALL(%(ids)s::uuid[])
 """
 
 
@@ -40,52 +54,116 @@ class VerifiedToken:
     replaces: uuid.UUID | None
 
 
-class TokenCache:
-    def __init__(self) -> None:
-        self._rows: dict[str, tuple[float, tuple[VerifiedToken, ...]]] = {}
-        live.hub.on("token", self._forget)
-        live.hub.on("tokens", self._forget)
+@dataclass(slots=True)
+class _Entry:
+    """What the database said of a prefix. `fresh_until` and `used_at` are monotonic."""
 
-    def _forget(self, event: live.Event) -> None:
+    tokens: tuple[VerifiedToken, ...]
+    fresh_until: float
+    used_at: float
+
+    @property
+    def can_be_renewed(self) -> bool:
+        """A lack may end with any new token, and a token without a node is about to be pinned: those are read anew."""
+        return bool(self.tokens) and all(token.node_pk is not None for token in self.tokens)
+
+
+class TokenCache:
+    """`on_change` hears the node of each token that was found to have changed."""
+
+    def __init__(self, on_change: Callable[[uuid.UUID], None] | None = None) -> None:
+        self._entries: dict[str, _Entry] = {}
+        self._on_change = on_change
+        self._hints = 0
+        live.hub.on("token", self._hear)
+        live.hub.on("tokens", self._hear)
+
+    def _hear(self, event: live.Event) -> None:
+        self._hints += 1
         prefix = event.ids.get("prefix")
-        if prefix is None:
-            self._rows.clear()
-        else:
-            self._rows.pop(prefix, None)
+        if prefix is not None:
+            self._forget(prefix)
+            return
+        # Some token is new or other, or hints were lost: everything has to be looked at again, in one statement.
+        for entry in self._entries.values():
+            entry.fresh_until = 0.0
+
+    def _forget(self, prefix: str) -> None:
+        entry = self._entries.pop(prefix, None)
+        for token in entry.tokens if entry is not None and self._on_change is not None else ():
+            if token.node_pk is not None and self._on_change is not None:
+                self._on_change(token.node_pk)
 
     def drop(self, prefix: str) -> None:
         """After this process itself pinned the token."""
-        self._rows.pop(prefix, None)
+        self._entries.pop(prefix, None)
 
     def peek(self, presented: Presented) -> VerifiedToken | BadToken | None:
         """The answer from memory, or None when the database has to be asked."""
-        entry = self._rows.get(presented.prefix)
-        if entry is None or entry[0] < time.monotonic():
+        entry, now = self._entries.get(presented.prefix), time.monotonic()
+        if entry is None or entry.fresh_until < now:
             return None
-        return _match(entry[1], presented)
+        entry.used_at = now
+        return _match(entry.tokens, presented)
 
     async def resolve(
         self, conn: psycopg.AsyncConnection[tuple[object, ...]], presented: list[Presented]
     ) -> list[VerifiedToken | BadToken]:
-        """One answer for each token shown, with at most one statement for all of them."""
+        """One answer for each token shown: one statement renews what is in memory, one reads what is not."""
+        prefixes = {p.prefix for p in presented}
+        if any(self._is_stale(prefix) for prefix in prefixes):
+            await self.recheck(conn)
         now = time.monotonic()
-        missing = {p.prefix for p in presented if (self._rows.get(p.prefix) or (0.0,))[0] < now}
+        missing = [p for p in prefixes if (entry := self._entries.get(p)) is None or entry.fresh_until < now]
         if missing:
-            await self._load(conn, missing, now)
-        return [_match(self._rows.get(p.prefix, (0.0, ()))[1], p) for p in presented]
+            await self._load(conn, missing)
+        return [
+            _match(self._entries[p.prefix].tokens, p) if p.prefix in self._entries else BadToken() for p in presented
+        ]
 
-    async def _load(
-        self, conn: psycopg.AsyncConnection[tuple[object, ...]], prefixes: Iterable[str], now: float
-    ) -> None:
-        wanted = list(prefixes)
-        if len(self._rows) > MAX_PREFIXES:
-            self._rows.clear()
+    def _is_stale(self, prefix: str) -> bool:
+        entry = self._entries.get(prefix)
+        return entry is not None and entry.fresh_until < time.monotonic() and entry.can_be_renewed
+
+    async def recheck(self, conn: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
+        """Renew every token in memory that is as it was, and forget the others. At most one statement."""
+        now = time.monotonic()
+        self._entries = {p: e for p, e in self._entries.items() if now - e.used_at < UNUSED_SECONDS}
+        held = {prefix: entry for prefix, entry in self._entries.items() if entry.can_be_renewed}
+        if not held:
+            return
+        known = [(prefix, token) for prefix, entry in held.items() for token in entry.tokens]
+        columns = {
+            "prefixes": [prefix for prefix, _ in known],
+            "ids": [token.id for _, token in known],
+            "node_ids": [token.node_id for _, token in known],
+            "node_pks": [token.node_pk for _, token in known],
+        }
+        hints = self._hints
+        rows = await (await conn.execute(_CHANGED, columns, binary=True)).fetchall()
+        changed = {str(row[0]) for row in rows}
+        for prefix, entry in held.items():
+            if self._entries.get(prefix) is not entry:  # a hint was faster
+                continue
+            if prefix in changed:
+                self._forget(prefix)
+            else:
+                entry.fresh_until = self._fresh_until(now, hints)
+
+    async def _load(self, conn: psycopg.AsyncConnection[tuple[object, ...]], wanted: list[str]) -> None:
+        if len(self._entries) > MAX_PREFIXES:
+            self._entries.clear()
+        now, hints = time.monotonic(), self._hints
         found: dict[str, list[VerifiedToken]] = {prefix: [] for prefix in wanted}
         rows = await (await conn.execute(_SELECT, (wanted,), binary=True)).fetchall()
         for prefix, *values in rows:
             found[str(prefix)].append(VerifiedToken(*values))  # type: ignore[arg-type]
         for prefix, tokens in found.items():
-            self._rows[prefix] = (now + TTL_SECONDS, tuple(tokens[:5]))
+            self._entries[prefix] = _Entry(tuple(tokens[:5]), self._fresh_until(now, hints), now)
+
+    def _fresh_until(self, asked_at: float, hints: int) -> float:
+        """For what was asked then. A hint that came meanwhile may be about what the answer does not know yet."""
+        return asked_at + TTL_SECONDS if hints == self._hints else 0.0
 
 
 def _match(rows: Iterable[VerifiedToken], presented: Presented) -> VerifiedToken | BadToken:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import psycopg
 import pytest
 from asgiref.sync import sync_to_async
+from django.utils import timezone
 
 from hyprbox.lib import live
 from jobs import queue, services, waiting
 from jobs.models import Job
 from tests import factories
+from tokens import cache
 from tokens import services as tokens
 from tokens.models import NodeToken
 
@@ -31,11 +35,31 @@ async def fresh_lane(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     for name, value in (("board", board), ("dispatcher", dispatcher)):
         monkeypatch.setattr(queue, name, value)
         monkeypatch.setattr(waiting, name, value)
-    monkeypatch.setattr(waiting, "_tokens", waiting.TokenCache())
+    monkeypatch.setattr(waiting, "_tokens", waiting.TokenCache(waiting._wake))
     yield
     await live.listener.stop()
     await board.stop()
     await dispatcher.stop()
+
+
+@pytest.fixture
+def count_statements(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What the connections of the lanes execute."""
+
+    @contextlib.contextmanager
+    def counting() -> Iterator[list[str]]:
+        seen: list[str] = []
+        execute = psycopg.AsyncConnection.execute
+
+        async def counted(self: Any, query: Any, *args: Any, **more: Any) -> Any:
+            seen.append(str(query))
+            return await execute(self, query, *args, **more)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(psycopg.AsyncConnection, "execute", counted)
+            yield seen
+
+    return counting
 
 
 class Poll:
@@ -185,7 +209,36 @@ async def test_a_revoked_token_ends_an_open_poll(token: str, node: Any) -> None:
     await asyncio.sleep(0.2)
     row = await NodeToken.objects.aget(node_pk=node.pk)
     await sync_to_async(tokens.revoke_token)(by=factories.SYSTEM, token_id=row.pk)
+    assert (await waiting_poll.done(2.0)).status == 401
+
+
+async def test_a_revocation_ends_an_open_poll_even_when_its_hint_is_lost(token: str, node: Any) -> None:
+    waiting_poll = poll(token, wait=25)
+    await asyncio.sleep(0.2)
+    await NodeToken.objects.filter(node_pk=node.pk).aupdate(revoked_at=timezone.now())
     assert (await waiting_poll.done(5.0)).status == 401
+
+
+async def test_a_revoked_token_claims_nothing_even_when_its_hint_is_lost(token: str, node: Any) -> None:
+    await poll(token).done()
+    await NodeToken.objects.filter(node_pk=node.pk).aupdate(revoked_at=timezone.now())
+    await asyncio.sleep(cache.TTL_SECONDS + 0.1)
+    job = await queue_one(node)
+    assert (await poll(token).done()).status == 401
+    assert (await Job.objects.aget(pk=job.pk)).claim_id is None
+
+
+async def test_those_who_wait_are_rechecked_in_one_statement(node: Any, count_statements: Any) -> None:
+    tokens_of_many = [await sync_to_async(factories.make_token)(node) for _ in range(20)]
+    polls = [poll(token, wait=20) for token in tokens_of_many]
+    await asyncio.sleep(0.5)
+    with count_statements() as seen:
+        await asyncio.sleep(8.5)
+    assert not any(p.task.done() for p in polls)
+    assert 4 <= len(seen) <= 7, seen
+    for p in polls:
+        p.leave()
+        await p.done()
 
 
 @pytest.mark.parametrize(
