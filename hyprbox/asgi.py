@@ -21,6 +21,7 @@ from django.urls import path, re_path
 from hyprbox.lib import lanes, live
 from hyprbox.live_routes import STREAMS
 from jobs.queue import board
+from jobs.together import together
 from jobs.waiting import waiting_lane
 from nodes import ingest
 
@@ -55,10 +56,12 @@ async def _lifespan(receive: lanes.Receive, send: lanes.Send) -> None:
         message = await receive()
         if message["type"] == "lifespan.startup":
             await live.listener.ensure()
+            together.attach()
             gc.freeze()  # what was imported stays; without this every full collection walks through all of it
             await send({"type": "lifespan.startup.complete"})
         elif message["type"] == "lifespan.shutdown":
             await ingest.drain()
+            await together.stop()
             await live.listener.stop()
             await send({"type": "lifespan.shutdown.complete"})
             return

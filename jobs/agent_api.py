@@ -16,7 +16,7 @@ from rest_framework.views import APIView
 from hyprbox.lib import signing
 from hyprbox.lib.api import IsAgent, StrictBooleanField, StrictSerializer, actor_of, parse
 from hyprbox.lib.errors import Unavailable
-from jobs import reports
+from jobs import reports, together
 from jobs.api import JobRowSerializer
 from jobs.output import Piece
 from jobs.states import CHUNK_LIMIT, RUNNING_LEASE_SECONDS, Reason, Stream
@@ -106,7 +106,7 @@ class AgentView(APIView):
 class Start(AgentView):
     def post(self, request: Request, job_id: Any) -> Response:
         given = parse(ClaimInput, request)
-        reports.start(by=actor_of(request), job_id=job_id, claim_id=given["claim_id"])
+        together.start(by=actor_of(request), job_id=job_id, claim_id=given["claim_id"])
         return Response({"lease_seconds": RUNNING_LEASE_SECONDS})
 
 
@@ -129,7 +129,7 @@ class Complete(AgentView):
         claim_id = given.pop("claim_id")
         given["reason"] = given.get("reason") or ""
         given["phases"] = [dict(phase) for phase in given["phases"]]
-        job = reports.complete(by=actor_of(request), job_id=job_id, claim_id=claim_id, result=reports.Result(**given))
+        job = together.complete(by=actor_of(request), job_id=job_id, claim_id=claim_id, result=reports.Result(**given))
         return Response(JobRowSerializer(job).data)
 
 

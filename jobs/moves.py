@@ -1,4 +1,7 @@
-"""The only writer of a job's status: one guarded UPDATE, and the hints that go with it."""
+"""The only writer of a job's status: one guarded UPDATE, and the hints that go with it.
+
+But for `jobs.together`, which makes two of these moves for many jobs in one statement.
+"""
 
 from __future__ import annotations
 
