@@ -24,8 +24,10 @@ import structlog
 
 from hyprbox.lib import db, live
 from hyprbox.lib.errors import HyprBoxError, InvalidInput, Overloaded, Unavailable
+from hyprbox.lib.prepared import Prepared
 from hyprbox.lib.threads import in_thread
 from nodes import history, services
+from nodes.errands import Errands
 from nodes.wire import Heartbeat, Inventory, Metrics
 from tokens.cache import TokenCache, VerifiedToken
 from tokens.errors import BadToken
@@ -38,7 +40,6 @@ CONNECT_SECONDS = 1.0
 RETRY_SECONDS = 0.5
 DRAIN_SECONDS = 5.0
 HINT_SECONDS = 0.25
-USE_NOTED_SECONDS = 60.0
 # One plan for ever: planning would cost more than the work.
 SESSION = (
     "SELECT set_config(name, value, false) FROM (VALUES ('jit', 'off'), ('plan_cache_mode', 'force_generic_plan'), "
@@ -73,7 +74,7 @@ class Row(msgspec.Struct, gc=False, omit_defaults=True):
 # stands beside the rows so that the planner looks them up by key: from the rows alone it would read the whole fleet.
 _WRITE = """
 WITH beats AS (
-    SELECT * FROM ROWS FROM (jsonb_to_recordset(%s::jsonb) AS (
+    SELECT * FROM ROWS FROM (jsonb_to_recordset($1::jsonb) AS (
         node uuid, cpu float8, memory float8, disk float8, load float8, rx float8, tx float8,
         version text, seconds integer, metrics jsonb, sent timestamptz,
         machine text, instance text, beat bigint, inventory jsonb
@@ -91,15 +92,16 @@ WITH beats AS (
         inventory_at = CASE WHEN b.inventory IS NULL THEN n.inventory_at ELSE now() END,
         region = COALESCE(b.inventory ->> 'region', n.region)
     FROM (SELECT DISTINCT ON (node) * FROM beats ORDER BY node, ord DESC) AS b
-    WHERE n.id = b.node AND n.id = ANY(%s::uuid[]) AND n.removed_at IS NULL
+    WHERE n.id = b.node AND n.id = ANY($2::uuid[]) AND n.removed_at IS NULL
     RETURNING n.id, n.announced_status
 ), kept AS (
     INSERT INTO nodes_heartbeat (node, at, cpu_percent, memory_percent, disk_percent, load_1, net_rx_bps, net_tx_bps)
     SELECT node, now() + ord * interval '1 microsecond', cpu, memory, disk, load, rx, tx
     FROM beats WHERE node IN (SELECT id FROM written)
 )
-SELECT now(), ARRAY(SELECT node::text FROM beats WHERE node NOT IN (SELECT id FROM written)),
-       ARRAY(SELECT id::text FROM written WHERE announced_status IN ('UNKNOWN', 'OFFLINE'))
+SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+       (SELECT string_agg(node::text, ',') FROM beats WHERE node NOT IN (SELECT id FROM written)),
+       (SELECT string_agg(id::text, ',') FROM written WHERE announced_status IN ('UNKNOWN', 'OFFLINE'))
 """
 
 
@@ -150,12 +152,13 @@ class Writer:
         self._beats: deque[Beat] = deque()
         self._lookups: list[tuple[Presented, asyncio.Future[VerifiedToken | BadToken]]] = []
         self._conn: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
+        self._statement: Prepared | None = None
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._away_until = 0.0
         self._is_draining = False
         self._is_busy = False
-        self._errands = _Errands()
+        self._errands = Errands()
         self._changed: set[uuid.UUID] = set()
         self._hinted_at = 0.0
 
@@ -245,6 +248,7 @@ class Writer:
             async with asyncio.timeout(CONNECT_SECONDS):
                 self._conn = await db.async_connect(application_name="hyprbox-heartbeats")
                 await self._conn.execute(SESSION, prepare=False)
+            self._statement = Prepared(self._conn, "heartbeats", _WRITE)
         return self._conn
 
     async def _answer_lookups(self, conn: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
@@ -293,22 +297,20 @@ class Writer:
     async def _write(self, conn: psycopg.AsyncConnection[tuple[Any, ...]], batch: list[Beat]) -> None:
         rows = _encode([beat.row() for beat in batch])
         ids = "{" + ",".join([str(beat.node_pk) for beat in batch]) + "}"
+        assert self._statement is not None  # made with the connection
         with self._limit(conn):
-            cursor = await conn.execute(_WRITE, (rows.decode(), ids), binary=True)
-            found = await cursor.fetchone()
-        assert found is not None  # the statement always has one row
-        at, gone, woken = found
-        written = Written(at.isoformat().replace("+00:00", "Z"), len(self._beats) > MAX_QUEUED // 2)
+            at, gone, woken = await self._statement.run((rows, ids.encode()))
+        written = Written((at or b"").decode(), len(self._beats) > MAX_QUEUED // 2)
         for beat in batch:
             answer = beat.answer
             if answer is None or answer.done():
                 continue
-            if gone and str(beat.node_pk) in gone:
+            if gone and str(beat.node_pk).encode() in gone:
                 answer.set_exception(BadToken())
             else:
                 answer.set_result(written)
         self._changed.update(beat.node_pk for beat in batch)
-        self._errands.note(batch, woken)
+        self._errands.note([beat.token for beat in batch], woken.decode().split(",") if woken else [])
 
     async def _hint(self, conn: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
         """Tell the viewers which nodes changed, at most four times a second."""
@@ -350,51 +352,6 @@ class Writer:
         if conn is not None:
             with contextlib.suppress(psycopg.Error, OSError):
                 await conn.close()
-
-
-class _Errands:
-    """What may follow the COMMIT a little later, on a thread: status flips, and when tokens were used."""
-
-    def __init__(self) -> None:
-        self._woken: set[str] = set()
-        self._used: set[uuid.UUID] = set()
-        self._successors: set[uuid.UUID] = set()
-        self._noted: dict[uuid.UUID, float] = {}
-        self._task: asyncio.Task[None] | None = None
-
-    def note(self, batch: list[Beat], woken: list[str]) -> None:
-        now = time.monotonic()
-        for beat in batch:
-            token = beat.token
-            if token is not None and self._noted.get(token.id, 0.0) < now:
-                self._noted[token.id] = now + USE_NOTED_SECONDS
-                self._used.add(token.id)
-                if token.replaces is not None:
-                    self._successors.add(token.id)
-        self._woken.update(woken)
-        if (self._woken or self._used) and (self._task is None or self._task.done()):
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="heartbeat-errands")
-
-    async def finish(self) -> None:
-        task, self._task = self._task, None
-        if task is not None and not task.done() and task.get_loop() is asyncio.get_running_loop():
-            await asyncio.wait([task], timeout=DRAIN_SECONDS)
-
-    async def _run(self) -> None:
-        while self._woken or self._used:
-            woken, self._woken = self._woken, set()
-            used, self._used = self._used, set()
-            successors, self._successors = self._successors, set()
-            try:
-                if woken:
-                    await in_thread(services.announce_flips, [uuid.UUID(pk) for pk in woken])
-                if used:
-                    await in_thread(services.note_token_use, list(used), list(successors))
-            except Unavailable as error:  # the worker's next round announces the flips; a use is noted again
-                log.warning("heartbeats.errand_failed", error=str(error))
-            if len(self._noted) > 100_000:
-                self._noted.clear()
-            await asyncio.sleep(HINT_SECONDS)
 
 
 _encode = msgspec.json.Encoder().encode

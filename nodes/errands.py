@@ -1,0 +1,63 @@
+"""What may follow the COMMIT of heartbeats a little later, on a thread: status flips, and when tokens were used."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+
+import structlog
+
+from hyprbox.lib.errors import Unavailable
+from hyprbox.lib.threads import in_thread
+from nodes import services
+from tokens.cache import VerifiedToken
+
+USE_NOTED_SECONDS = 60.0
+PAUSE_SECONDS = 0.25
+FINISH_SECONDS = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+class Errands:
+    def __init__(self) -> None:
+        self._woken: set[str] = set()
+        self._used: set[uuid.UUID] = set()
+        self._successors: set[uuid.UUID] = set()
+        self._noted: dict[uuid.UUID, float] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def note(self, tokens: list[VerifiedToken | None], woken: list[str]) -> None:
+        """`tokens` were used in a batch; `woken` are the ids of nodes that had been announced as silent."""
+        now = time.monotonic()
+        for token in tokens:
+            if token is not None and self._noted.get(token.id, 0.0) < now:
+                self._noted[token.id] = now + USE_NOTED_SECONDS
+                self._used.add(token.id)
+                if token.replaces is not None:
+                    self._successors.add(token.id)
+        self._woken.update(woken)
+        if (self._woken or self._used) and (self._task is None or self._task.done()):
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="heartbeat-errands")
+
+    async def finish(self) -> None:
+        task, self._task = self._task, None
+        if task is not None and not task.done() and task.get_loop() is asyncio.get_running_loop():
+            await asyncio.wait([task], timeout=FINISH_SECONDS)
+
+    async def _run(self) -> None:
+        while self._woken or self._used:
+            woken, self._woken = self._woken, set()
+            used, self._used = self._used, set()
+            successors, self._successors = self._successors, set()
+            try:
+                if woken:
+                    await in_thread(services.announce_flips, [uuid.UUID(pk) for pk in woken])
+                if used:
+                    await in_thread(services.note_token_use, list(used), list(successors))
+            except Unavailable as error:  # the worker's next round announces the flips; a use is noted again
+                log.warning("heartbeats.errand_failed", error=str(error))
+            if len(self._noted) > 100_000:
+                self._noted.clear()
+            await asyncio.sleep(PAUSE_SECONDS)
