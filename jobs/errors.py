@@ -17,6 +17,10 @@ class JobNotFinished(Conflict):
     """This job has not finished yet: cancel it first, or wait."""
 
 
+class NodeRemoved(Conflict):
+    """This job's node was removed; a node that has its name now is another one."""
+
+
 class JobFinished(Conflict):
     """This job has already finished."""
 

@@ -86,6 +86,7 @@ def start(*, by: Actor, job_id: uuid.UUID, claim_id: uuid.UUID) -> Job:
     with transaction.atomic():
         job = _own(by, job_id, claim_id)
         if job.status == Status.RUNNING:
+            _renew(job, "")
             return job
         if job.is_finished:
             raise JobFinished()

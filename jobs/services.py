@@ -21,7 +21,7 @@ from hyprbox.lib.actors import Actor, Capability, require
 from hyprbox.lib.crash import crash_point
 from hyprbox.lib.errors import InvalidInput
 from jobs import payloads, selectors
-from jobs.errors import JobNotCancellable, JobNotFinished, KeyReused, UnknownJob
+from jobs.errors import JobNotCancellable, JobNotFinished, KeyReused, NodeRemoved, UnknownJob
 from jobs.models import Batch, IdempotencyKey, Job, Transcript
 from jobs.moves import move, tell, tell_node
 from jobs.states import Mode, Status
@@ -146,6 +146,8 @@ def retry_job(*, by: Actor, job_id: uuid.UUID | str) -> Job:
     old = selectors.find_job(job_id)
     if not old.is_finished:
         raise JobNotFinished()
+    if old.node.removed_at is not None:
+        raise NodeRemoved()
     order = Order(
         preset=old.preset,
         variables=old.variables,

@@ -16,7 +16,9 @@ from hyprbox.lib.actors import Actor, Role
 from jobs import services as jobs
 from jobs.models import Job
 from nodes.models import Node
+from tokens import secrets
 from tokens import services as tokens
+from tokens.models import NodeToken
 
 PASSWORD = "correct horse battery staple"
 SYSTEM = Actor.system("test")
@@ -46,6 +48,11 @@ def make_token(node: Node | None = None, **over: Any) -> str:
     pinned = {"node_id": node.node_id, "node_pk": node.pk} if node else {}
     _, plaintext = tokens.issue_token(by=SYSTEM, name=over.pop("name", "test"), **pinned, **over)
     return plaintext
+
+
+def token_row(plaintext: str) -> NodeToken:
+    """The row of a token that was shown."""
+    return NodeToken.objects.get(prefix=secrets.parse(plaintext).prefix)
 
 
 def agent_of(node: Node) -> Actor:

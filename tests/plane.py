@@ -6,9 +6,10 @@ Requests that are sent together really run together, each on a thread and a data
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import uuid
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -40,6 +41,7 @@ class Call:
 
 class Plane:
     def __init__(self) -> None:
+        logging.getLogger("httpx").setLevel(logging.WARNING)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="plane", daemon=True)
         self._thread.start()
@@ -83,6 +85,15 @@ class Plane:
         """The agents' long poll; without `wait` it answers at once."""
         return self.get(pending(node_id, request_id, **query), token)
 
+    def restart(self) -> None:
+        """Forget what the web process keeps in memory, as a new one would."""
+        self.run(self._restart())
+
+    async def _restart(self) -> None:
+        await queue.board.stop()
+        await queue.dispatcher.stop()
+        _forget(setattr)
+
     def close(self) -> None:
         self.run(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -111,19 +122,24 @@ def bearer(user: User) -> str:
     return jwt.access_token(user)
 
 
+def _forget(put: Callable[[Any, str, Any], None]) -> None:
+    board, dispatcher = queue.Board(), queue.Dispatcher()
+    for module in (queue, waiting):
+        put(module, "board", board)
+        put(module, "dispatcher", dispatcher)
+    put(waiting, "_tokens", waiting.TokenCache())
+    put(ingest, "work_waiting", board.has_work)
+
+
 @contextmanager
 def plane(patch: pytest.MonkeyPatch) -> Iterator[Plane]:
     """A plane that remembers nothing: what a web process keeps in memory is new, and no rate is limited."""
     patch.setattr(live, "hub", live.Hub())
     patch.setattr(live, "listener", live.Listener(live.hub))
-    board, dispatcher, beats = queue.Board(), queue.Dispatcher(), writer.Writer()
-    for module in (queue, waiting):
-        patch.setattr(module, "board", board)
-        patch.setattr(module, "dispatcher", dispatcher)
-    patch.setattr(waiting, "_tokens", waiting.TokenCache())
+    beats = writer.Writer()
     patch.setattr(writer, "writer", beats)
     patch.setattr(ingest, "writer", beats)
-    patch.setattr(ingest, "work_waiting", board.has_work)
+    _forget(patch.setattr)
     patch.setattr(lanes.TokenBucket, "take", lambda self, key: None)
     made = Plane()
     try:
