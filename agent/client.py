@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import ssl
 import threading
 import time
 from typing import Any
 
 import requests
+from requests.adapters import HTTPAdapter
 
 from agent import __version__
 from agent.config import Config
@@ -18,6 +21,8 @@ MAX_UNAUTHORISED_SECONDS = 300.0
 CALM_SECONDS = 60.0
 OUTAGE_SECONDS = 5.0
 SPREAD_SECONDS = 30.0
+MAX_ANSWER_BYTES = 8 * 1024 * 1024  # a job with a script of 1 MiB, twice in base64, is below 3
+MAX_ANSWER_SECONDS = 60.0
 
 
 class CallFailed(Exception):
@@ -38,8 +43,20 @@ class CallFailed(Exception):
 
     @property
     def is_worth_repeating(self) -> bool:
-        """Whether the same call may succeed later: no answer, overload, or a credential that comes back."""
-        return self.status in (0, 401, 403, 429) or self.status >= 500
+        """Whether the same call may succeed later: no answer, overload, or a credential that comes back.
+
+        A refusal without our code in it is not the control plane's: a proxy's error page must not cost a result.
+        """
+        return self.status in (0, 401, 403, 429) or self.status >= 500 or not self.code
+
+
+class _ModernTls(HTTPAdapter):
+    """TLS 1.2 or newer, whatever the system's OpenSSL would still allow."""
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        context = ssl.create_default_context()
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        super().init_poolmanager(*arguments, ssl_context=context, **options)
 
 
 class Client:
@@ -51,6 +68,7 @@ class Client:
         # A ~/.netrc would replace our Authorization, and a proxy of the environment would see it.
         self._session.trust_env = False
         self._session.verify = os.environ.get("SSL_CERT_FILE") or True  # a CA of one's own; never off
+        self._session.mount("https://", _ModernTls())
         self._session.headers.update(
             {
                 "Authorization": f"Bearer {config.token}",
@@ -70,32 +88,45 @@ class Client:
 
     def _call(self, method: str, path: str, *, timeout: float, **arguments: Any) -> dict[str, Any]:
         try:
-            answer = self._session.request(
-                method, self._base + path, timeout=(10.0, timeout), allow_redirects=False, **arguments
-            )
-        except requests.RequestException as error:
+            with self._session.request(
+                method, self._base + path, timeout=(10.0, timeout), allow_redirects=False, stream=True, **arguments
+            ) as answer:
+                content = _content(answer)
+        except OSError as error:  # requests' own are such, and so is a CA file that is not there
             raise CallFailed(f"{method} {path}: {_short(error)}") from error
         if 200 <= answer.status_code < 300:
-            return _json(answer)
-        raise _failure(method, path, answer)
+            return _json(content)
+        raise _failure(method, path, answer, content)
 
 
-def _json(answer: requests.Response) -> dict[str, Any]:
-    if not answer.content:
-        return {}
+def _content(answer: requests.Response) -> bytes:
+    """The body, unless it is larger or slower than any true one. Raises `CallFailed`, `OSError`."""
+    content, deadline = bytearray(), time.monotonic() + MAX_ANSWER_SECONDS
+    for part in answer.iter_content(64 * 1024):
+        content += part
+        if len(content) > MAX_ANSWER_BYTES:
+            raise CallFailed(f"the answer is larger than {MAX_ANSWER_BYTES} bytes")
+        if time.monotonic() > deadline:
+            raise CallFailed(f"the answer took longer than {MAX_ANSWER_SECONDS:.0f} s")
+    return bytes(content)
+
+
+def _json(content: bytes) -> dict[str, Any]:
     try:
-        data = answer.json()
-    except ValueError as error:
-        raise CallFailed("the answer is not JSON: is this address really a HyprBox control plane?") from error
-    return data if isinstance(data, dict) else {}
+        data = json.loads(content)
+    except (ValueError, RecursionError):
+        data = None
+    if not isinstance(data, dict):  # an empty page of a proxy, too: it must not pass for an acknowledgement
+        raise CallFailed("the answer is not JSON: is this address really a HyprBox control plane?")
+    return data
 
 
-def _failure(method: str, path: str, answer: requests.Response) -> CallFailed:
+def _failure(method: str, path: str, answer: requests.Response, content: bytes) -> CallFailed:
     code, message, detail = "", answer.reason or "", {}
     try:
-        error = answer.json()["error"]
+        error = json.loads(content)["error"]
         code, message, detail = str(error["code"]), str(error["message"]), dict(error.get("detail") or {})
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         pass
     retry_after = answer.headers.get("Retry-After", "")
     return CallFailed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
@@ -23,7 +24,8 @@ class Log:
         if LEVELS[level] < self._least:
             return
         line = json.dumps({"at": now_text(), "level": level.lower(), "event": event, **facts}, default=str)
-        with self._lock:
+        # Whoever reads this may be gone, its disk full: that must not end the thread that has something to say.
+        with self._lock, contextlib.suppress(OSError, ValueError):
             print(_SECRET.sub("[hidden]", line), file=sys.stderr, flush=True)
 
     def debug(self, event: str, **facts: Any) -> None:

@@ -134,7 +134,10 @@ class Refusal(Exception):
 
 
 class Plane:
-    """`fault(verb)` may answer drop_before, drop_after, twice, a status such as "503", or None."""
+    """`fault(verb)` may answer drop_before, drop_after, twice, a status such as "503", or None.
+
+    Or "page 404": what a proxy says for itself, of which we hear nothing.
+    """
 
     def __init__(self, node_id: str = "web-1") -> None:
         self.node_id = node_id
@@ -251,6 +254,9 @@ class Plane:
                 http, int(fault), {"error": {"code": "unavailable", "message": "no", "fields": {}, "detail": {}}}
             )
             return
+        if fault and fault.startswith("page "):
+            self._send_raw(http, int(fault[5:]), b"<html>not here</html>" if fault != "page 200" else b"", "text/html")
+            return
         for _ in range(2 if fault == "twice" else 1):
             try:
                 status, body = self.route(http, url.path, parse_qs(url.query), json.loads(raw) if raw else {})
@@ -266,9 +272,11 @@ class Plane:
         self._send(http, status, body)
 
     def _send(self, http: BaseHTTPRequestHandler, status: int, body: dict[str, Any]) -> None:
-        raw = json.dumps(body).encode()
+        self._send_raw(http, status, json.dumps(body).encode())
+
+    def _send_raw(self, http: BaseHTTPRequestHandler, status: int, raw: bytes, kind: str = "application/json") -> None:
         http.send_response(status)
-        http.send_header("Content-Type", "application/json")
+        http.send_header("Content-Type", kind)
         http.send_header("Content-Length", str(len(raw)))
         for name, value in self.extra.get("headers", {}).items():
             http.send_header(name, value)
