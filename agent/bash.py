@@ -9,7 +9,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +67,12 @@ class Bash:
         self.spool = SpoolWriter(folder.path)
         self._script = sealed_script(payload.script)
         self._cgroup = cgroup
+        self._scripts = None if cgroup is None else cgroup / processes.SCRIPTS
         self.detached = False
         # Shorter in tests only.
         self._grace_seconds = float(order.get("grace_seconds", processes.GRACE_SECONDS))
         self._drain_seconds = float(order.get("drain_seconds", DRAIN_SECONDS))
-        self._deadline = boottime() + payload.timeout_seconds
+        self._deadline = processes.boottime() + payload.timeout_seconds
         self.last_signal: int | None = None
         self._last_cancel_look = 0.0
 
@@ -80,7 +81,7 @@ class Bash:
         crash_point("CP09")
         # The path goes through our own /proc entry: bash opens it for itself and inherits nothing of ours.
         path = f"/proc/{os.getpid()}/fd/{self._script}"
-        with processes.as_killable_as_anyone():
+        with processes.as_killable_as_anyone(), processes.forking_into(self._scripts):
             bash = subprocess.Popen(
                 ["/bin/bash", path, phase],
                 stdin=subprocess.DEVNULL,
@@ -110,7 +111,11 @@ class Bash:
                 if exit_status is not None:
                     drain_until = time.monotonic() + self._drain_seconds
                 elif stop == "" and (stop := self.should_stop()):
-                    processes.end_all(self.living, grace=self._grace_seconds, meanwhile=lambda: self._read(pipes))
+                    exit_status = self._reap(bash.pid)  # ended in this very moment: then that is what happened
+                    if exit_status is not None:
+                        stop, drain_until = "", time.monotonic() + self._drain_seconds
+                        continue
+                    self.end_all(self._grace_seconds, lambda: self._read(pipes))
                     stuck_until = time.monotonic() + processes.KILL_SECONDS
                 elif stop and time.monotonic() > stuck_until:
                     exit_status = -signal.SIGKILL  # killed, but stuck in the kernel: the job must end all the same
@@ -119,7 +124,7 @@ class Bash:
                 break
         bash.returncode = exit_status  # it was reaped here, not by Popen
         if self.living():  # what a phase left behind ends with it
-            processes.end_all(self.living, grace=LEFTOVER_SECONDS, meanwhile=self.reap_all)
+            self.end_all(LEFTOVER_SECONDS, self._reap_all)
         self._empty(pipes)
         bash.stdout.close()
         bash.stderr.close()
@@ -154,12 +159,15 @@ class Bash:
                         break
                     self.spool.write(stream, data)
 
-    def reap_all(self) -> None:
+    def end_all(self, grace: float, meanwhile: Callable[[], None] | None = None) -> None:
+        processes.end_all(self.living, grace=grace, meanwhile=meanwhile or self._reap_all, cgroup=self._scripts)
+
+    def _reap_all(self) -> None:
         self._reap(-1)
         time.sleep(0.02)
 
     def _crash_here(self, pipes: dict[int, int]) -> None:
-        if os.environ.get("HBX_CRASH_AT") in ("CP11", "CP12"):
+        if os.environ.get("HYPRBOX_TEST") == "1" and os.environ.get("HBX_CRASH_AT") in ("CP11", "CP12"):
             time.sleep(0.3)  # let the script write something
             self._read(pipes)
             if os.environ["HBX_CRASH_AT"] == "CP12":
@@ -181,7 +189,7 @@ class Bash:
                 status = -os.WTERMSIG(raw) if os.WIFSIGNALED(raw) else os.WEXITSTATUS(raw)
 
     def should_stop(self, *, at_once: bool = False) -> str:
-        if boottime() > self._deadline:
+        if processes.boottime() > self._deadline:
             return "timeout"
         now = time.monotonic()
         if at_once or now - self._last_cancel_look >= TICK_SECONDS:
@@ -196,8 +204,3 @@ class Bash:
         if self._cgroup is not None:
             found = sorted({*found, *processes.cgroup_members(self._cgroup, but=(me,))})
         return found
-
-
-def boottime() -> float:
-    """Seconds that go on while the host sleeps, and that no clock change touches."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -18,12 +18,14 @@ from agent.config import BadSetting, Config
 from agent.doctor import beat_once, doctor
 from agent.heart import Heart
 from agent.journal import JobFolder
+from agent.keys import MAX_CLOCK_SKEW_SECONDS
 from agent.log import Log
 from agent.state import AlreadyRunning, StateDir
 from agent.work import Work
 
 STOP_JOBS_SECONDS = 14.0  # below the unit's TimeoutStopSec
 STOP_SECONDS = 5.0
+WARN_SKEW_SECONDS = 300.0
 EXIT_USAGE, EXIT_LOCKED = 64, 75
 
 
@@ -34,6 +36,7 @@ class Agent:
         self.state = StateDir(settings.state_dir)
         self.heart = Heart(settings, self.state)
         self.stop = threading.Event()
+        self._clock_is_off = False
         self.work = Work(settings, self.state, self.heart, self.log, self.stop)
 
     def run(self) -> None:
@@ -60,6 +63,14 @@ class Agent:
         while time.monotonic() < deadline and any(_has_runner(folder) for folder in folders):
             time.sleep(0.05)
 
+    def _mind_the_clock(self) -> None:
+        offset = self.heart.clock_offset
+        is_off = abs(offset) > WARN_SKEW_SECONDS
+        if is_off and not self._clock_is_off:
+            refuses = abs(offset) > MAX_CLOCK_SKEW_SECONDS
+            self.log.warning("agent.clock_off", seconds=round(offset), jobs_refused=refuses)
+        self._clock_is_off = is_off
+
     def _beat_until_stopped(self, first_beat: threading.Event) -> None:
         client, backoff = Client(self.settings), Backoff()
         interval = float(self.settings.interval)
@@ -71,6 +82,7 @@ class Agent:
                 if not first_beat.is_set():
                     self.log.info("agent.first_heartbeat")
                 first_beat.set()
+                self._mind_the_clock()
                 backoff.succeeded()
                 wanted = answer.get("next_interval_seconds")
                 interval = float(self.settings.interval)

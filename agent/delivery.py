@@ -9,13 +9,14 @@ from __future__ import annotations
 import base64
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from agent import processes
 from agent.client import Backoff, CallFailed, Client
@@ -34,7 +35,9 @@ LEASE_SECONDS = 10.0
 TICK_SECONDS = 0.1
 FULL_GAP_SECONDS = 0.25  # between calls while a script writes faster than we send
 RUNNER_GONE_SECONDS = 2.0
+ABANDON_SECONDS = 20.0  # a cancelled runner has ended everything by then
 COMPLETE_TRIES = 5
+STALE_SECONDS = 60.0  # a start that took longer, through an outage or a suspended host: the job may have expired
 # What the runner needs, and all of it from here: it runs without site packages, so it starts in half the time.
 _RUNNER = "import sys; sys.path.insert(0, sys.argv[1]); from agent.runner import main; sys.exit(main(sys.argv[2:]))"
 
@@ -69,10 +72,14 @@ class Delivery:
         stop: threading.Event,
         log: Log,
         secrets: Mapping[str, str] | None = None,
+        claim_id: str = "",
+        judge_again: Callable[[], str] = lambda: "",
     ) -> None:
+        """`judge_again` says why the job may not run any more, or nothing."""
         self.folder = folder
         self.job_id = folder.job_id
-        self.claim_id = str((folder.read("intent") or {}).get("claim_id", ""))
+        self.claim_id = claim_id or str((folder.read("intent") or {}).get("claim_id", ""))
+        self.judge_again = judge_again
         self.client = client
         self.stop = stop
         self.log = log
@@ -104,15 +111,18 @@ class Delivery:
                 return
             self._end_runner()
             self._close(str(error))
-        except InterruptedError:
-            pass  # the agent stops; the journal has all that the next one needs
 
     # --- start ---
 
     def _start(self) -> None:
         crash_point("CP06")
+        asked_at = processes.boottime()
         self._call("start", {"claim_id": self.claim_id})
         crash_point("CP07")
+        refusal = self.judge_again() if processes.boottime() - asked_at > STALE_SECONDS else ""
+        if refusal:
+            self.folder.write("result", nothing_ran(refusal))
+            return
         self.folder.write("started", {"at": time.time()})
         crash_point("CP08A")  # the agent; CP08 itself is the runner's
         order = json.dumps({"secrets": self.secrets, **self.runner_options}).encode()
@@ -178,7 +188,9 @@ class Delivery:
         totals, _ = self.reader.progress()
         for number, stream in enumerate(STREAMS):
             offset = self.next_offset[number]
-            while offset < totals[number] and len(chunks) < CHUNKS_PER_CALL:
+            # One is left for the other stream: what a script complains of is not to wait for the end of a flood.
+            limit = CHUNKS_PER_CALL - (number == 0 and totals[1] > self.next_offset[1])
+            while offset < totals[number] and len(chunks) < limit:
                 start, data = self.reader.read(number, offset, min(CHUNK_BYTES, totals[number] - offset))
                 if not data:
                     break
@@ -210,13 +222,22 @@ class Delivery:
 
     def _note_offsets(self, offsets: Any) -> None:
         if isinstance(offsets, dict) and all(isinstance(offsets.get(s), int) for s in STREAMS):
-            self.next_offset = [offsets[s] for s in STREAMS]
+            self.next_offset = [max(0, offsets[s]) for s in STREAMS]
 
     def cancel(self) -> None:
         """Ask the runner to end everything; it says what really happened."""
         if not self.folder.cancel_requested and not self.folder.has("result"):
             self.log.info("job.cancelling", job=self.job_id)
+            self._tell_the_runner()
+
+    def _tell_the_runner(self) -> None:
+        try:
             self.folder.request_cancel()
+        except OSError as error:  # a full or read-only disk: a signal needs none
+            self.log.warning("job.cancel_by_signal", job=self.job_id, why=str(error))
+            record = self.folder.read("exec")
+            if record is not None and self._is_runner_alive():
+                processes.signal_all([int(record["pid"])], signal.SIGUSR1)
 
     # --- the runner's fate ---
 
@@ -261,9 +282,15 @@ class Delivery:
         processes.end_all(lambda: processes.with_environment("HYPRBOX_JOB_ID", self.job_id), grace=1.0)
 
     def _end_runner(self) -> None:
-        """Nobody wants the result: the script must not go on either."""
-        if self.folder.may_have_run and not self.folder.has("result"):
-            self.folder.request_cancel()
+        """Nobody wants the result: the script must not go on either. Raises `InterruptedError`."""
+        if self._runner is None and not self.folder.may_have_run:
+            return
+        deadline = time.monotonic() + ABANDON_SECONDS
+        while not self.folder.has("result") and time.monotonic() < deadline:
+            if not self.folder.cancel_requested:
+                self._tell_the_runner()
+            self._mind_the_runner()
+            self._pause(TICK_SECONDS)
 
     # --- the end ---
 
@@ -313,6 +340,7 @@ class Delivery:
             threading.Thread(target=self._runner.wait, daemon=True).start()
         if self.folder.has("result") or not self._is_runner_alive():
             self.reader.remove()
+            self.folder.free_reserve()
             if record.get("cgroup"):
                 processes.remove_cgroup(Path(record["cgroup"]))
 

@@ -10,6 +10,7 @@ from agent import __version__
 from agent.client import Client
 from agent.config import Config
 from agent.metrics import Meter, inventory, machine_id
+from agent.processes import boottime
 from agent.state import StateDir
 from agent.wire import Malformed, now_text, parse_time
 
@@ -26,7 +27,7 @@ class Heart:
         self._instance_id = state.instance_id()
         self._sent_inventory: dict[str, Any] | None = None
         self._looked_at = 0.0
-        self.clock_offset = 0.0
+        self._server_ahead: float | None = None  # of the clock that no step touches
 
     def beat(self, client: Client) -> dict[str, Any]:
         """Send one. Raises `CallFailed`."""
@@ -43,9 +44,9 @@ class Heart:
         fresh = self._changed_inventory()
         if fresh is not None:
             body["inventory"] = fresh
-        sent = time.time()
+        sent = boottime()
         answer = client.post("/api/nodes/heartbeat", body)
-        self._note_clock(answer.get("server_time"), sent, time.time())
+        self._note_clock(answer.get("server_time"), sent, boottime())
         if fresh is not None:
             self._sent_inventory = fresh
         return answer
@@ -60,7 +61,12 @@ class Heart:
 
     def _note_clock(self, server_time: Any, sent: float, received: float) -> None:
         with contextlib.suppress(Malformed):  # an older server: no judgement about the clock
-            self.clock_offset = (sent + received) / 2 - parse_time(server_time).timestamp()
+            self._server_ahead = parse_time(server_time).timestamp() - (sent + received) / 2
+
+    @property
+    def clock_offset(self) -> float:
+        """Seconds that this host's clock is ahead of the server's, now: a step shows at once, not at the next beat."""
+        return 0.0 if self._server_ahead is None else time.time() - boottime() - self._server_ahead
 
 
 def single_heartbeat(settings: Config) -> dict[str, Any]:

@@ -13,6 +13,8 @@ in whatever state means that the script may have run.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -24,8 +26,11 @@ from typing import Any
 
 from agent.wire import is_job_id
 
+_RESERVE = "reserve"
 KEEP_SECONDS = 30 * 86400
 KEEP_EXPIRED_SECONDS = 7 * 86400
+RESERVE_BYTES = 64 * 1024
+SWEEP_SECONDS = 3600.0
 RECORDS = ("intent", "started", "exec", "result", "closed")
 
 
@@ -34,6 +39,7 @@ class JobFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._cancel_heard = False
 
     @property
     def job_id(self) -> str:
@@ -43,8 +49,29 @@ class JobFolder:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         _sync_folder(self.path.parent)
 
+    def reserve(self) -> None:
+        """Room for the result, taken before anything runs: a disk that is full by then must not lose it."""
+        handle = os.open(self.path / _RESERVE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(handle, 0, RESERVE_BYTES)
+        finally:
+            os.close(handle)
+
     def write(self, record: str, data: dict[str, Any]) -> None:
         """Durable when this returns. Raises `OSError` when the disk refuses."""
+        try:
+            self._write(record, data)
+        except OSError as error:
+            if record not in ("result", "closed") or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            self.free_reserve()
+            self._write(record, data)
+
+    def free_reserve(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            (self.path / _RESERVE).unlink()
+
+    def _write(self, record: str, data: dict[str, Any]) -> None:
         os.rename(self._write_aside(record, data), self.path / record)
         _sync_folder(self.path)
 
@@ -90,15 +117,24 @@ class JobFolder:
 
     def forget(self) -> None:
         """As if we had never been given it: for a job that did not run and may be handed out again."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        # All at once: a runner of an earlier agent that comes late finds no folder, instead of half of one.
+        aside = self.path.with_name(f".{self.path.name}.forgotten")
+        shutil.rmtree(aside, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self.path, aside)
+        shutil.rmtree(aside, ignore_errors=True)
 
     def request_cancel(self) -> None:
-        """Told to the runner by a file that it looks for."""
+        """Told to the runner by a file that it looks for. Raises `OSError` when the disk refuses."""
         (self.path / "cancel").touch(mode=0o600)
 
     @property
     def cancel_requested(self) -> bool:
-        return (self.path / "cancel").exists()
+        return self._cancel_heard or (self.path / "cancel").exists()
+
+    def note_cancel(self) -> None:
+        """The runner heard it by a signal, because the disk took no file."""
+        self._cancel_heard = True
 
 
 class Journal:
@@ -132,17 +168,20 @@ class Journal:
     def forget_old(self, now: float | None = None) -> int:
         """Remove closed jobs after 30 days, or a week after they expired if that is later.
 
-        Until then the server cannot make us run one again; the spools go as soon as a job is closed.
+        Until then the server cannot make us run one again; the spools go as soon as a job is closed. `now` is
+        the server's time: a clock that jumped ahead forgets nothing.
         """
-        removed = 0
+        removed, now = 0, time.time() if now is None else now
         for folder in list(self.folders()):
             closed = folder.read("closed")
             if closed is None:
                 continue
+            if now - float(closed["at"]) > SWEEP_SECONDS:
+                remove_spool(folder.path)  # of an agent that died between the two
             keep_until = max(
                 float(closed["at"]) + KEEP_SECONDS, float(closed.get("expires_at", 0)) + KEEP_EXPIRED_SECONDS
             )
-            if (time.time() if now is None else now) > keep_until:
+            if now > keep_until:
                 shutil.rmtree(folder.path, ignore_errors=True)
                 removed += 1
         return removed
@@ -158,6 +197,12 @@ def spooled_bytes(journal: Journal) -> int:
             except FileNotFoundError:
                 continue
     return total
+
+
+def remove_spool(path: Path) -> None:
+    for spooled in (*path.glob("*.ring"), path / "progress", path / _RESERVE):
+        with contextlib.suppress(FileNotFoundError):
+            spooled.unlink()
 
 
 def _private(path: str, flags: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -14,10 +15,17 @@ from typing import Callable
 PR_SET_CHILD_SUBREAPER = 36
 GRACE_SECONDS = 10.0
 KILL_SECONDS = 5.0
+SCRIPTS = "scripts"
+_OCTAL = re.compile(r"\\([0-7]{3})")
 
 
 def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def boottime() -> float:
+    """Seconds that go on while the host sleeps, and that no clock change touches."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def start_time(pid: int) -> int | None:
@@ -82,14 +90,20 @@ def end_all(
     *,
     grace: float = GRACE_SECONDS,
     meanwhile: Callable[[], None] = lambda: time.sleep(0.02),
+    cgroup: Path | None = None,
 ) -> None:
-    """SIGTERM to all, `grace` seconds, then SIGKILL until nothing is left, or what is left is stuck in the kernel."""
+    """SIGTERM to all, `grace` seconds, then SIGKILL until nothing is left, or what is left is stuck in the kernel.
+
+    `cgroup` holds the same processes, and not us: the kernel ends all that is in it, however fast it forks.
+    """
     signal_all(living(), signal.SIGTERM)
     deadline = time.monotonic() + grace
     while time.monotonic() < deadline and living():
         meanwhile()
     deadline = time.monotonic() + KILL_SECONDS
     while (pids := living()) and time.monotonic() < deadline:
+        if cgroup is not None and os.getpid() not in cgroup_members(cgroup):
+            kill_cgroup(cgroup)
         signal_all(pids, signal.SIGSTOP)  # so that nobody forks ahead of us
         signal_all(living(), signal.SIGKILL)
         meanwhile()
@@ -102,40 +116,57 @@ def signal_all(pids: list[int], number: int) -> None:
             os.kill(pid, number)
 
 
-def cgroup_mount() -> Path | None:
+def cgroup_mounts(mountinfo: str = "") -> list[Path]:
     """Where cgroup v2 is mounted, from mountinfo; it need not be /sys/fs/cgroup."""
     try:
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        text = mountinfo or Path("/proc/self/mountinfo").read_text()
     except OSError:
-        return None
-    for line in lines:
-        before, _, after = line.partition(" - ")
-        if after.startswith("cgroup2 "):
-            return Path(before.split()[4])
-    return None
+        return []
+    split = [line.partition(" - ") for line in text.splitlines()]
+    found = [before.split()[4] for before, _, after in split if after.startswith("cgroup2 ")]
+    return [Path(_OCTAL.sub(lambda match: chr(int(match.group(1), 8)), name)) for name in found]
 
 
 def make_cgroup(name: str) -> Path | None:
-    """A cgroup of the job's own with us in it, or None where we may not make one."""
-    mount = cgroup_mount()
-    if mount is None:
-        return None
-    path = mount / "hyprbox" / name
+    """A cgroup of the job's own with us in it, and one below for its scripts; None where we may not make one."""
+    for mount in cgroup_mounts():
+        path = mount / "hyprbox" / name
+        try:
+            (path / SCRIPTS).mkdir(parents=True, exist_ok=True)
+            enter_cgroup(path)
+        except OSError:
+            remove_cgroup(path)
+            continue
+        return path
+    return None
+
+
+def enter_cgroup(path: Path) -> None:
+    (path / "cgroup.procs").write_text(str(os.getpid()))
+
+
+@contextlib.contextmanager
+def forking_into(path: Path | None) -> Iterator[None]:
+    """What is started meanwhile is in this cgroup from its first instruction on; we are not, afterwards."""
+    if path is None:
+        yield
+        return
+    with contextlib.suppress(OSError):
+        enter_cgroup(path)
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        (path / "cgroup.procs").write_text(str(os.getpid()))
-    except OSError:
+        yield
+    finally:
         with contextlib.suppress(OSError):
-            path.rmdir()
-        return None
-    return path
+            enter_cgroup(path.parent)
 
 
 def cgroup_members(path: Path, *, but: tuple[int, ...] = ()) -> list[int]:
-    try:
-        return [int(pid) for pid in (path / "cgroup.procs").read_text().split() if int(pid) not in but]
-    except (OSError, ValueError):
-        return []
+    """Those in the groups below it as well."""
+    found: set[int] = set()
+    for folder, _, _ in os.walk(path):
+        with contextlib.suppress(OSError, ValueError):
+            found.update(map(int, Path(folder, "cgroup.procs").read_text().split()))
+    return sorted(found - set(but))
 
 
 def kill_cgroup(path: Path) -> None:
@@ -169,11 +200,14 @@ def as_killable_as_anyone() -> Iterator[None]:
 
 
 def with_environment(name: str, value: str) -> list[int]:
-    """Living processes that were started with `name=value`: how a killed runner's script is found without a cgroup."""
+    """Living processes that were started with `name=value`, and what they started.
+
+    It is how a killed runner's script is found without a cgroup.
+    """
     wanted = f"{name}={value}".encode()
     found = []
     for entry in os.listdir("/proc"):
-        if not entry.isdigit() or int(entry) == os.getpid():
+        if not entry.isdigit():
             continue
         try:
             environment = Path(f"/proc/{entry}/environ").read_bytes()
@@ -181,4 +215,4 @@ def with_environment(name: str, value: str) -> list[int]:
             continue
         if wanted in environment.split(b"\0") and start_time(int(entry)) is not None:
             found.append(int(entry))
-    return found
+    return sorted({*found, *(below for pid in found for below in descendants(pid))} - {os.getpid()})

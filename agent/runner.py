@@ -137,11 +137,12 @@ class Runner:
         return report
 
 
-def _quiet_self() -> None:
+def _quiet_self(folder: JobFolder) -> None:
     """Nothing of the agent's world reaches the script."""
     os.umask(0o077)
     os.chdir("/")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGUSR1, lambda *_: folder.note_cancel())
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, _not_for_us)  # not SIG_IGN: the script would inherit that
     processes.become_subreaper()
@@ -185,7 +186,7 @@ def main(arguments: list[str]) -> int:
     if intent is None or folder.may_have_run:
         return errno.EEXIST  # nothing to run, or it ran: never twice
     payload = parse_payload(strict_base64(intent["payload"]))
-    _quiet_self()
+    _quiet_self(folder)
     crash_point("CP08")
     began_at = now_text()
     cgroup = processes.make_cgroup(payload.job_id)
@@ -212,7 +213,7 @@ def main(arguments: list[str]) -> int:
         unknown = False
     except Exception:  # noqa: BLE001 - whatever it was: the job must end, and say that it may have run
         traceback.print_exc()
-        processes.end_all(bash.living, grace=0.0, meanwhile=bash.reap_all)
+        bash.end_all(grace=0.0)
         outcome, unknown = Outcome("failed", "agent_error"), True
     bash.spool.sync()
     crash_point("CP13")

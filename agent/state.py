@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -11,9 +13,12 @@ from typing import Any
 
 from agent.config import BadSetting
 from agent.journal import Journal, spooled_bytes
+from agent.spool import RING
 from agent.wire import is_job_id
 
+MIN_FREE_INODES = 64  # a job takes about fifteen
 MIN_FREE_BYTES = 200 * 1024 * 1024
+JOB_BYTES = 2 * RING + 1024 * 1024  # one job takes this; without it jobs wait rather than fail
 MAX_SPOOLED_BYTES = 1024**3
 MAX_CHECKPOINTS = 1000
 
@@ -29,7 +34,7 @@ class StateDir:
         self.path = path
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = _open_lock(path / "lock")
         except OSError as error:
             raise BadSetting(f"HYPRBOX_STATE_DIR {path} cannot be written: {error.strerror}.") from error
         try:
@@ -37,20 +42,28 @@ class StateDir:
         except BlockingIOError:
             raise AlreadyRunning(f"Another agent runs with the state directory {path}.") from None
         self._request_is_checked = False
+        self._instance = self._beat = ""
 
     def next_beat(self) -> int:
         """A counter over restarts: two machines with one identity show as beats that go back."""
-        last = self._read("beat")
-        number = int(last) + 1 if last.isdigit() else 1
-        self._write("beat", str(number))
+        last = self._read("beat") or "0"
+        number = max(int(last) if last.isdigit() else 0, int(self._beat or 0)) + 1
+        self._beat = f"{number:020d}"
+        # In place, which a full disk allows: a host with a full disk is not a dead one. The length never changes.
+        with contextlib.suppress(OSError):
+            handle = os.open(self.path / "beat", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.pwrite(handle, self._beat.encode(), 0)
+            finally:
+                os.close(handle)
         return number
 
     def instance_id(self) -> str:
-        found = self._read("instance")
-        if not found:
-            found = uuid.uuid4().hex
-            self._write("instance", found)
-        return found
+        self._instance = self._read("instance") or self._instance or uuid.uuid4().hex
+        if not self._read("instance"):
+            with contextlib.suppress(OSError):
+                self._write("instance", self._instance)
+        return self._instance
 
     def request_id(self, journal: Journal) -> str:
         """On disk before it is sent: an agent that dies before it journalled a claim asks for the same one again."""
@@ -72,7 +85,8 @@ class StateDir:
         if not isinstance(checkpoint, dict):
             return
         lines = [*self._read("audit-checkpoints").splitlines(), json.dumps(checkpoint, sort_keys=True)[:4096]]
-        self._write("audit-checkpoints", "\n".join(lines[-MAX_CHECKPOINTS:]) + "\n")
+        with contextlib.suppress(OSError):
+            self._write("audit-checkpoints", "\n".join(lines[-MAX_CHECKPOINTS:]) + "\n")
 
     def _read(self, name: str) -> str:
         try:
@@ -91,18 +105,33 @@ class StateDir:
 
     def spool_problem(self, journal: Journal | None = None) -> str:
         """Why no job can be taken; empty when the disk takes a synced record and has room."""
-        probe = self.path / "probe"
+        probe = self.path / "jobs" / ".probe"
         try:
-            with open(probe, "wb") as file:
-                file.write(b"x")
+            probe.parent.mkdir(mode=0o700, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                probe.unlink()  # a new file, so that a disk without inodes shows
+            with open(probe, "xb") as file:
+                file.write(b"x" * 4096)
                 file.flush()
                 os.fsync(file.fileno())
+            probe.unlink()
             facts = os.statvfs(self.path)
         except OSError as error:
             return f"spool_unwritable: {error.strerror}"
         free = facts.f_bavail * facts.f_frsize
-        if free < min(MIN_FREE_BYTES, facts.f_blocks * facts.f_frsize // 20):
+        if free < max(JOB_BYTES, min(MIN_FREE_BYTES, facts.f_blocks * facts.f_frsize // 20)):
             return f"spool_unwritable: only {free // 1024 // 1024} MiB free"
+        if facts.f_files and facts.f_favail < MIN_FREE_INODES:
+            return f"spool_unwritable: only {facts.f_favail} inodes free"
         if journal is not None and spooled_bytes(journal) > MAX_SPOOLED_BYTES:
             return "spool_unwritable: output that is not delivered yet takes more than 1 GiB"
         return ""
+
+
+def _open_lock(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.ENOSPC):
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # beats go on; the probe says why no job is taken

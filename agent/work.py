@@ -25,6 +25,7 @@ from agent.wire import Malformed, Offer, Payload, is_job_id, nothing_ran, parse_
 
 WAIT_SECONDS = 25
 KEYS_FRESH_SECONDS = 60.0
+AGAIN_SECONDS = 2.0
 
 
 class Work:
@@ -45,7 +46,8 @@ class Work:
     def run(self, first_beat: threading.Event) -> None:
         """Recover what an earlier agent left, then wait for work for ever."""
         for folder in list(self.journal.unfinished()):
-            self._guarded(self._deliver, folder)
+            if folder.has("intent"):  # else the first answer tells the claim
+                self._guarded(self._deliver, folder)
         while not first_beat.wait(0.2):  # the first heartbeat may have to pin the token
             if self.stop.is_set():
                 return
@@ -53,7 +55,7 @@ class Work:
         self._reconcile_next, forget_at = True, 0.0
         while not self.stop.is_set():
             if time.monotonic() > forget_at:
-                self._guarded(self.journal.forget_old)
+                self._guarded(self.journal.forget_old, time.time() - self.heart.clock_offset)
                 forget_at = time.monotonic() + 3600
             try:
                 self.stop.wait(self._one_poll(client))
@@ -79,7 +81,7 @@ class Work:
         answer = self._poll(client, request_id, self._reconcile_next)
         pause = answer.get("poll_after_ms")
         if self._reconcile_next:
-            self._reconcile(answer.get("holding"))
+            self._reconcile(_list(answer.get("holding")))
             self._reconcile_next = False
         for job_id in _list(answer.get("cancel")):
             self._cancel(str(job_id))
@@ -132,6 +134,7 @@ class Work:
         crash_point("CP05")
         refusal, secrets = self._judge(offer)
         folder.create()
+        folder.reserve()
         folder.write(
             "intent",
             {
@@ -194,19 +197,31 @@ class Work:
         finally:
             client.close()
 
-    def _reconcile(self, holding: Any) -> None:
-        """Jobs that the server thinks we run but our journal does not know: nobody can say how they ended."""
-        for held in _list(holding):
+    def _reconcile(self, holding: list[Any]) -> None:
+        """Compare what the server thinks we run with what the journal knows."""
+        for held in holding:
             if not isinstance(held, dict) or not (is_job_id(held.get("id")) and is_job_id(held.get("claim_id"))):
                 self.log.error("agent.held_malformed")
                 continue
             if held.get("cancel_requested"):
                 self._cancel(held["id"])
-            folder = self.journal.folder(held["id"])
-            if held.get("status") != "RUNNING" or folder.may_have_run or folder.has("intent"):
-                continue
+            if held.get("status") == "RUNNING" and held["id"] not in self._deliveries:
+                self._guarded(self._account_for, self.journal.folder(held["id"]), held["claim_id"])
+        for folder in list(self.journal.unfinished()):
+            if not folder.has("intent") and folder.job_id not in self._deliveries:
+                # A damaged record, and a claim that is over: it is refused, and what may run of it is ended.
+                self._guarded(self._deliver, folder)
+
+    def _account_for(self, folder: JobFolder, claim_id: str) -> None:
+        """A job that the server thinks we run, and that is not on its way."""
+        if folder.may_have_run or folder.has("result"):
+            # Delivered, but to a database that was restored since; or the record of its claim is damaged.
+            self._deliver(folder, claim_id=claim_id)
+        elif folder.has("intent"):
+            self._deliver(folder)
+        else:  # nobody can say how it ended
             folder.create()
-            folder.write("intent", {"claim_id": held["claim_id"], "payload": "", "at": time.time()})
+            folder.write("intent", {"claim_id": claim_id, "payload": "", "at": time.time()})
             folder.write("result", {**nothing_ran("agent_error"), "outcome_unknown": True})
             self._deliver(folder)
 
@@ -215,16 +230,27 @@ class Work:
         if delivery is not None:
             delivery.cancel()
 
-    def _deliver(self, folder: JobFolder, secrets: dict[str, str] | None = None) -> None:
+    def _deliver(self, folder: JobFolder, secrets: dict[str, str] | None = None, claim_id: str = "") -> None:
         if secrets is None and not folder.may_have_run and not folder.has("result"):
             refusal, secrets = self._judge_again(folder)
             if refusal:
                 folder.write("result", nothing_ran(refusal))
-        delivery = Delivery(folder, Client(self.settings), stop=self.stop, log=self.log, secrets=secrets)
+
+        def new() -> Delivery:
+            return Delivery(
+                folder,
+                Client(self.settings),
+                stop=self.stop,
+                log=self.log,
+                secrets=secrets,
+                claim_id=claim_id,
+                judge_again=lambda: self._judge_again(folder)[0],
+            )
+
         with self._lock:
-            self._deliveries[folder.job_id] = delivery
+            self._deliveries[folder.job_id] = delivery = new()
             self._threads = [thread for thread in self._threads if thread.is_alive()]
-            thread = threading.Thread(target=self._run_delivery, args=(delivery,), name=f"job-{folder.job_id}")
+            thread = threading.Thread(target=self._run_delivery, args=(delivery, new), name=f"job-{folder.job_id}")
             thread.daemon = True
             self._threads.append(thread)
         thread.start()
@@ -239,12 +265,24 @@ class Work:
             return "agent_error", {}
         return self._judge(offer)
 
-    def _run_delivery(self, delivery: Delivery) -> None:
+    def _run_delivery(self, delivery: Delivery, new: Callable[[], Delivery]) -> None:
+        """Until it is delivered or we stop. A full disk or whatever else breaks it: it is taken up again."""
         self.log.info("job.taken", job=delivery.job_id)
+        backoff = Backoff()
         try:
-            delivery.run()
-        except Exception as error:  # noqa: BLE001 - one broken job must not end the agent; the next start resumes it
-            self.log.error("job.delivery_failed", job=delivery.job_id, error=repr(error))
+            while True:
+                try:
+                    delivery.run()
+                    break
+                except InterruptedError:
+                    return  # we stop; the journal has all that the next one needs
+                except Exception as error:  # noqa: BLE001 - one broken job must not end the agent
+                    self.log.error("job.delivery_failed", job=delivery.job_id, error=repr(error))
+                delivery.client.close()
+                if self.stop.wait(AGAIN_SECONDS + backoff.failed(CallFailed("broken"))):
+                    return
+                with self._lock:
+                    self._deliveries[delivery.job_id] = delivery = new()
         finally:
             delivery.client.close()
             with self._lock:
