@@ -251,5 +251,14 @@ def _tracebacks(stack: Stack) -> list[str]:
             continue
         with suppress(OSError):
             text = log.read_text(errors="replace")
-            found += [f"{log.name}: {part[-300:]}" for part in re.findall(r"Traceback.*", text)[:3]]
+            found += [f"{log.name}: {_gist(text[at.start() :])}" for at in list(re.finditer("Traceback", text))[:3]]
     return found
+
+
+def _gist(text: str) -> str:
+    """What a traceback ends with, whether it has lines of its own or is in one line of JSON."""
+    lines = text.splitlines()
+    if "\\n" in lines[0]:
+        return lines[0][-400:]
+    ends = (line for line in lines[1:] if not line.startswith((" ", "\t")))
+    return " ".join([lines[0], *(line.strip() for line in lines[1:6]), "...", next(ends, "")])[:600]

@@ -22,68 +22,13 @@ import httpx
 import psycopg
 
 from hyprbox.lib.postgres import EmbeddedPostgres
+from tests.faults.child import Child, commands
 from tests.faults.client import People
 from tests.faults.proxy import Proxy
 from tests.faults.witness_preset import ROOT_VARIABLE
 from tests.house import EMAIL, PASSWORD, ROOT, clean_environment, free_port, wait_for
 
-STOP_SECONDS = 20.0
 OUTAGE_SECONDS = 30.0
-
-
-@dataclass
-class Child:
-    """One process of ours. It dies by our hand or it is a finding."""
-
-    name: str
-    command: list[str]
-    environment: dict[str, str]
-    log: Path
-    process: subprocess.Popen[bytes] | None = None
-    starts: int = 0
-
-    def start(self, **more: str) -> Child:
-        assert not self.is_alive, f"{self.name} runs already"
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self.command,
-                env={**self.environment, **more},
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        self.starts += 1
-        return self
-
-    @property
-    def is_alive(self) -> bool:
-        return self.process is not None and self.process.poll() is None
-
-    @property
-    def died_unasked(self) -> str:
-        """How it ended although nobody wanted it to; empty while it runs."""
-        code = self.process.poll() if self.process is not None else None
-        return "" if code is None else f"{self.name} ended with {code}"
-
-    def wait_dead(self, seconds: float = 30.0) -> int:
-        assert self.process is not None
-        code = self.process.wait(seconds)
-        self.process = None
-        return code
-
-    def end(self, number: int = signal.SIGTERM) -> int | None:
-        """None when it was not there."""
-        if not self.is_alive or self.process is None:
-            self.process = None
-            return None
-        self.process.send_signal(number)
-        try:
-            return self.wait_dead(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            return self.wait_dead()
 
 
 @dataclass
@@ -264,7 +209,7 @@ class Stack:
     def runners(self) -> dict[str, int]:
         """Living runners of ours by job."""
         found = {}
-        for pid, command in _commands():
+        for pid, command in commands():
             if command[-1].startswith(f"{self.root}/hosts/") and any("agent.runner" in part for part in command):
                 found[Path(command[-1]).name] = pid
         return found
@@ -274,7 +219,7 @@ class Stack:
         wanted = job_ids if job_ids is not None else self.all_job_ids()
         marks = {f"HYPRBOX_JOB_ID={job_id}".encode() for job_id in wanted}
         found = []
-        for pid, _ in _commands():
+        for pid, _ in commands():
             with suppress(OSError):
                 if marks & set(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")):
                     found.append(pid)
@@ -295,15 +240,6 @@ class Stack:
 
 
 _WEB = ["--host", "127.0.0.1", "--no-access-log", "--no-proxy-headers", "--timeout-graceful-shutdown", "2", "--port"]
-
-
-def _commands() -> Iterator[tuple[int, list[str]]]:
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and int(entry) != os.getpid():
-            with suppress(OSError):
-                raw = Path(f"/proc/{entry}/cmdline").read_bytes()
-                if raw:
-                    yield int(entry), raw.decode(errors="replace").rstrip("\0").split("\0")
 
 
 @contextmanager

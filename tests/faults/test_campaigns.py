@@ -7,9 +7,11 @@ import re
 import signal
 import subprocess
 import time
+from functools import partial
 
 import pytest
 
+from tests.faults import prove
 from tests.faults.campaign import LOSSY, Campaign
 from tests.faults.proxy import Rates
 from tests.faults.stack import stack
@@ -21,7 +23,7 @@ SEED = 20
 
 def test_killing_one_after_the_other_loses_and_doubles_nothing() -> None:
     with stack(nodes=("north", "south"), concurrency=2, seed=SEED) as up:
-        verdict = Campaign(up, SEED, rates=Rates(), kill_every=(0.5, 2.0)).run(seconds=40)
+        verdict = Campaign(up, SEED, rates=Rates(), kill_every=(0.5, 2.0)).run(seconds=30)
         assert verdict.violations == [], f"{verdict.text()}\n{up.last_words()}"
         assert verdict.jobs >= 20
         assert sum(verdict.kills.values()) >= 10
@@ -70,6 +72,22 @@ def test_prove_stops_on_ctrl_c_with_a_verdict_and_leaves_nothing() -> None:
         if process.stdout is not None:
             process.stdout.close()
     wait_for(lambda: not _left_behind(process.pid), seconds=10, why="nothing of it is left")
+
+
+def test_prove_tells_a_violation_and_ends_with_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(prove, "stack", partial(stack, planted_bug="text_output"))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        assert prove.main(["--seed", "9", "--minutes", "0.1"]) == 1
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    told = capsys.readouterr().out
+    assert re.search(r"^violations  [1-9]", told, re.MULTILINE)
+    assert "I7: stdout of job" in told
+    assert "bound" not in told
 
 
 def _left_behind(session: int) -> list[str]:
