@@ -43,6 +43,7 @@ WITH j AS (
   UPDATE jobs_transcript SET {stream}_bytes = %(end)s,
          {stream}_first_offset = GREATEST({stream}_first_offset, %(end)s - %(cap)s)
   FROM j WHERE job_id = j.id AND {stream}_bytes = %(offset)s
+    AND stdout_sha256 = '' -- read again after a wait for the row: the job may have been completed meanwhile
     AND GREATEST({stream}_first_offset, %(end)s - %(cap)s) / %(step)s = {stream}_first_offset / %(step)s
   RETURNING stdout_bytes, stderr_bytes, j.cancelled, j.worn
 ), c AS (

@@ -122,6 +122,8 @@ def add_output(*, by: Actor, job_id: uuid.UUID, claim_id: uuid.UUID, pieces: lis
             job = _own(by, job_id, claim_id, lock=False)
             _must_take_output(job)
             transcript = output.lock_transcript(job.pk)
+            if transcript.stdout_sha256:  # completed while this call waited for the lock
+                raise JobFinished()
             is_new = output.append(transcript, pieces, phase=phase)
             _renew(job, phase)
             if is_new:

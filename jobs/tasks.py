@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from procrastinate.contrib.django import app
 
-from jobs import deadlines, services
+from jobs import deadlines, retention, services
 
 
 @app.periodic(cron="* * * * * */10")  # the sixth field is the seconds
@@ -17,3 +17,9 @@ def enforce_deadlines(timestamp: int) -> None:
 @app.task(queueing_lock="jobs.forget_old_keys", pass_context=False)
 def forget_old_keys(timestamp: int) -> None:
     services.forget_old_keys()
+
+
+@app.periodic(cron="47 3 * * *")
+@app.task(queueing_lock="jobs.forget_old_output", pass_context=False)
+def forget_old_output(timestamp: int) -> None:
+    retention.forget_old_output()

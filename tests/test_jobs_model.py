@@ -505,6 +505,7 @@ def test_the_server_does_what_the_model_says(machine: type[Jobs]) -> None:
     assert [what for what in MUST_REACH if not machine.reached[what]] == [], sorted(machine.reached.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bug", ["claim_ignored", "text_output", "late_overwrites"])
 def test_a_planted_bug_is_noticed(machine: type[Jobs], monkeypatch: pytest.MonkeyPatch, bug: str) -> None:
     monkeypatch.setattr(reports, "planted", lambda name: name == bug)

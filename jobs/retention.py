@@ -1,0 +1,40 @@
+"""What jobs wrote is kept for 90 days. What remains says how long it was and what its SHA-256 is."""
+
+from __future__ import annotations
+
+from django.db import connection, transaction
+
+OUTPUT_DAYS = 90
+BATCH_JOBS = 100
+BATCH_ROWS = 1000
+
+_FORGET = """
+WITH due AS (
+  SELECT id FROM jobs_job j
+  WHERE created_at < now() - make_interval(days => %(days)s) AND finished_at < now() - make_interval(days => %(days)s)
+    AND EXISTS (SELECT FROM jobs_outputchunk c WHERE c.job_id = j.id)
+  ORDER BY created_at LIMIT %(jobs)s
+), gone AS (
+  DELETE FROM jobs_outputchunk c USING (
+    SELECT job_id, stream, "offset" FROM jobs_outputchunk WHERE job_id IN (SELECT id FROM due) LIMIT %(rows)s
+  ) AS old
+  WHERE c.job_id = old.job_id AND c.stream = old.stream AND c."offset" = old."offset"
+  RETURNING 1
+), emptied AS (
+  UPDATE jobs_transcript SET stdout_first_offset = stdout_bytes, stderr_first_offset = stderr_bytes
+  WHERE job_id IN (SELECT id FROM due)
+)
+SELECT count(*) FROM gone
+"""
+
+
+def forget_old_output() -> int:
+    """Delete the output of jobs that ended long ago, a batch a transaction; returns how many chunks went."""
+    deleted = 0
+    while True:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(_FORGET, {"days": OUTPUT_DAYS, "jobs": BATCH_JOBS, "rows": BATCH_ROWS})
+            [count] = cursor.fetchone()
+        deleted += count
+        if count == 0:
+            return deleted
