@@ -1,0 +1,258 @@
+"""The database stops, dies, locks or has no room: callers hear 503 and when to come back, and all is well soon after."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import signal
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from django.conf import settings
+from django.db import IntegrityError, connection, transaction
+
+from hyprbox.lib import db
+from hyprbox.lib.postgres import EmbeddedPostgres
+from jobs.models import Job
+from jobs.states import ARROWS, TERMINAL
+from tests import factories
+from tests.faults.stack import Stack
+from tests.house import EMAIL, PASSWORD, wait_for
+
+ANSWER_SECONDS = 2.0
+NOISE_SECONDS = 1.0  # of a machine that does other things as well
+RECOVERY_SECONDS = 10.0
+LIMITS = {
+    "statement_timeout": "5s",
+    "lock_timeout": "2s",
+    "idle_in_transaction_session_timeout": "10s",
+    "synchronous_commit": "on",
+    "TimeZone": "UTC",
+}
+
+
+# --- what the database itself refuses ---
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("before", "after"), list(itertools.product(ARROWS, ARROWS)))
+def test_only_the_arrows_of_the_diagram(web_1: Any, before: str, after: str) -> None:
+    job = in_state(factories.make_job(web_1), before)
+    change = f"UPDATE jobs_job SET status = '{after}', {columns(after)} WHERE id = %s"
+    if after == before or after in ARROWS[before]:
+        run(change, job.pk)
+    else:
+        with pytest.raises(IntegrityError), transaction.atomic():
+            run(change, job.pk)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("change", ["script = 'x'", "payload = 'x'", "signature = 'x'", "node_id = gen_random_uuid()"])
+def test_what_was_signed_stays(web_1: Any, change: str) -> None:
+    job = factories.make_job(web_1)
+    with pytest.raises(IntegrityError), transaction.atomic():
+        run(f"UPDATE jobs_job SET {change} WHERE id = %s", job.pk)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "change",
+    [
+        "status = 'LIMBO'",
+        "status = 'FAILED', finished_at = now()",
+        "status = 'CANCELLED'",
+        "status = 'RUNNING'",
+        "reason = 'exit'",
+        "finished_at = now()",
+    ],
+)
+def test_half_a_change_is_refused(web_1: Any, change: str) -> None:
+    job = factories.make_job(web_1)
+    with pytest.raises(IntegrityError), transaction.atomic():
+        run(f"UPDATE jobs_job SET {change} WHERE id = %s", job.pk)
+
+
+def run(statement: str, job_pk: uuid.UUID) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [job_pk])
+
+
+def columns(status: str) -> str:
+    reason = "exit" if status == "FAILED" else ""
+    finished = "now()" if status in TERMINAL else "NULL"
+    return f"reason = '{reason}', finished_at = {finished}, claim_id = gen_random_uuid(), started_at = now()"
+
+
+def in_state(job: Job, status: str) -> Job:
+    for step in {"QUEUED": [], "RUNNING": ["RUNNING"], "CANCELLED": ["CANCELLED"]}.get(status, ["RUNNING", status]):
+        run(f"UPDATE jobs_job SET status = '{step}', {columns(step)} WHERE id = %s", job.pk)
+    return job
+
+
+# --- the limits of every session ---
+
+
+@pytest.mark.django_db
+def test_django_sessions_have_limits() -> None:
+    with connection.cursor() as cursor:
+        assert {name: shown(cursor.execute, cursor.fetchone, name) for name in LIMITS} == LIMITS
+    assert settings.DATABASES["default"]["CONN_HEALTH_CHECKS"] is True
+
+
+@pytest.mark.django_db
+async def test_the_lanes_sessions_have_them_too() -> None:
+    async with await db.async_connect() as conn:
+        found = {}
+        for name in LIMITS:
+            [found[name]] = await (await conn.execute(f"SHOW {name}")).fetchone() or [""]
+    assert found == LIMITS
+
+
+def shown(execute: Any, fetch: Any, name: str) -> str:
+    execute(f"SHOW {name}")
+    return str(fetch()[0])
+
+
+# --- a real server whose database goes away ---
+
+
+class Server(Stack):
+    """Web and worker and PostgreSQL; the node's agent is the test."""
+
+    def _add(self, name: str, arguments: list[str], environment: dict[str, str] | None = None) -> None:
+        if name not in self.nodes:
+            super()._add(name, arguments, environment)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    root = Path(tempfile.mkdtemp(prefix="hyprbox-away-"))
+    root.chmod(0o755)
+    made = Server(root, nodes=("north",), through_proxy=False)
+    try:
+        yield made.start()
+    finally:
+        made.close()
+        shutil.rmtree(root)
+
+
+class Caller:
+    """A person and an agent who go on calling."""
+
+    def __init__(self, server: Server) -> None:
+        self.http = httpx.Client(base_url=server.url, timeout=30)
+        answer = self.http.post("/api/auth/login", json={"email": EMAIL, "password": PASSWORD})
+        assert answer.status_code == 200, answer.text
+        self.http.cookies.clear()
+        self.person = {"authorization": f"Bearer {answer.json()['access']}"}
+        self.agent = {"authorization": f"Bearer {server.tokens['north']}"}
+
+    def queue(self) -> httpx.Response:
+        order = {"preset": "system-report", "variables": {}, "node_id": "north"}
+        return self.http.post("/api/jobs", json=order, headers=self.person)
+
+    def beat(self) -> httpx.Response:
+        figures = {"cpu_percent": 1.0, "memory_percent": 1.0, "disk_percent": 1.0}
+        body = {"node_id": "north", "agent_version": "1", "interval_seconds": 10, "metrics": figures}
+        return self.http.post("/api/nodes/heartbeat", json=body, headers=self.agent)
+
+    def poll(self) -> httpx.Response:
+        query: dict[str, Any] = {"node_id": "north", "request_id": str(uuid.uuid4()), "wait": 0, "reconcile": 1}
+        return self.http.get("/api/jobs/pending", params=query, headers=self.agent)
+
+    def start(self, job_id: str = "", claim_id: str = "") -> httpx.Response:
+        path = f"/api/jobs/{job_id or uuid.uuid4()}/start"
+        return self.http.post(path, json={"claim_id": claim_id or str(uuid.uuid4())}, headers=self.agent)
+
+    def all(self) -> dict[str, Callable[[], httpx.Response]]:
+        return {"queue": self.queue, "beat": self.beat, "poll": self.poll, "start": self.start}
+
+
+@pytest.fixture
+def caller(server: Server) -> Iterator[Caller]:
+    made = Caller(server)
+    yield made
+    made.http.close()
+
+
+def timed(call: Callable[[], httpx.Response]) -> tuple[httpx.Response, float]:
+    began = time.monotonic()
+    answer = call()
+    return answer, time.monotonic() - began
+
+
+def hears_come_back(name: str, call: Callable[[], httpx.Response]) -> None:
+    answer, seconds = timed(call)
+    assert answer.status_code == 503, (name, answer.status_code, answer.text)
+    assert int(answer.headers["retry-after"]) >= 1
+    assert seconds <= ANSWER_SECONDS + NOISE_SECONDS, (name, seconds)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+def test_the_database_goes_away_and_comes_back(server: Server, caller: Caller, how: str) -> None:
+    queued = caller.queue()
+    assert queued.status_code == 201, queued.text
+    end(server.postgres, how)
+    try:
+        for _ in range(2):  # the first call finds a broken connection, the next ones find none
+            for name, call in caller.all().items():
+                hears_come_back(name, call)
+        assert caller.http.get("/healthz").status_code == 200
+        ready = caller.http.get("/readyz")
+        assert (ready.status_code, "database" in ready.json()["failing"]) == (503, True)
+    finally:
+        server.postgres.start()
+    began = time.monotonic()
+    wait_for(lambda: caller.http.get("/readyz").status_code == 200, seconds=RECOVERY_SECONDS)
+    for call in caller.all().values():
+        wait_for(lambda call=call: call().status_code < 500, seconds=RECOVERY_SECONDS)  # type: ignore[misc]
+    assert time.monotonic() - began <= RECOVERY_SECONDS
+    assert caller.http.get(f"/api/jobs/{queued.json()['id']}", headers=caller.person).json()["status"] == "QUEUED"
+
+
+def end(postgres: EmbeddedPostgres, how: str) -> None:
+    if how == "stopped":
+        postgres.stop()
+        return
+    mark = postgres._postmaster()
+    assert mark is not None
+    mark.send(signal.SIGKILL)
+    wait_for(lambda: not postgres.is_running(), seconds=10)
+
+
+@pytest.mark.slow
+def test_a_table_that_is_locked_holds_up_nobody_else(server: Server, caller: Caller) -> None:
+    with psycopg.connect(server.database_url) as holder:
+        holder.execute("LOCK TABLE jobs_job IN ACCESS EXCLUSIVE MODE")
+        answer, seconds = timed(caller.queue)
+        assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
+        assert seconds <= 2 * ANSWER_SECONDS + NOISE_SECONDS
+        assert caller.beat().status_code == 202
+        assert caller.http.get("/healthz").status_code == 200
+    assert caller.queue().status_code == 201
+
+
+@pytest.mark.slow
+def test_a_pool_without_room_says_so(server: Server, caller: Caller) -> None:
+    job_id = caller.queue().json()["id"]
+    with psycopg.connect(server.database_url) as holder, ThreadPoolExecutor(40) as threads:
+        holder.execute("SELECT FROM jobs_job WHERE id = %s FOR UPDATE", [job_id])
+        waiting = [threads.submit(timed, lambda: caller.start(job_id)) for _ in range(40)]
+        time.sleep(0.5)
+        assert caller.beat().status_code == 202  # the lanes have connections of their own
+        assert caller.http.get("/healthz").status_code == 200
+        answers = [future.result() for future in waiting]
+    assert {answer.status_code for answer, _ in answers} == {503}
+    assert all("retry-after" in answer.headers for answer, _ in answers)
+    # 2 s for a place in the pool, then 2 s for the lock; the last ones may wait a turn longer.
+    assert max(seconds for _, seconds in answers) <= 4 * ANSWER_SECONDS
+    wait_for(lambda: caller.start(job_id).status_code == 409, seconds=RECOVERY_SECONDS)
