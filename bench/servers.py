@@ -39,10 +39,11 @@ class Server:
 
 
 def install_peers() -> None:
-    """The peers' packages, once. Raises `RuntimeError` where there is no Node."""
+    """The peers' packages, once for each list of them. Raises `RuntimeError` where there is no Node."""
     if not shutil.which("npm"):
         raise RuntimeError("the peers of this benchmark need Node.js with npm")
-    if not (PEERS / "node_modules").is_dir():
+    wanted = json.loads((PEERS / "package.json").read_text())["dependencies"]
+    if not all((PEERS / "node_modules" / name).is_dir() for name in wanted):
         command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error"]
         subprocess.run(command, cwd=PEERS, check=True, stdout=subprocess.DEVNULL)
 
