@@ -1,0 +1,84 @@
+"""Run by `bench_polls` in a process of its own, on a database of its own. argv: its address. Prints polls a second."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+import django
+
+django.setup()
+
+import psycopg
+
+from bench import servers
+from jobs import queue
+
+NODES, JOBS = 200, 1_000_000
+ROUNDS = 3
+SECONDS = 2.0
+TAKEN = ("jobs_queued", "jobs_running", "jobs_by_status")  # the two partial ones, and see `bench_polls`
+HISTORY = """
+INSERT INTO jobs_job (id, node_id, created_by, created_at, expires_at, preset, preset_title, risk, revision, mode, parts,
+    variables, script, script_sha256, payload, signature, key_id, timeout_seconds, status, reason, phase, phases,
+    outcome_unknown, completion_sha256, claim_id, request_id, claimed_at, started_at, finished_at)
+SELECT gen_random_uuid(), (%(nodes)s::uuid[])[1 + g %% cardinality(%(nodes)s::uuid[])], 'bench', at, at + interval '1 day',
+    'bench', 'Bench', 'low', '', 'apply', '[]', '{}', '', '', '', '', '', 60, 'SUCCEEDED', '', '', '[]', false, 'done',
+    gen_random_uuid(), gen_random_uuid(), at, at, at
+FROM (SELECT g, now() - g * interval '1 second' AS at FROM generate_series(1, %(jobs)s) AS g) AS past
+"""
+# What a claim would go through if a queue were no more than rows in order.
+WHOLE = "polls_whole"
+
+
+def definitions(conn: psycopg.Connection[Any], names: Iterable[str]) -> list[str]:
+    query = "SELECT indexdef FROM pg_indexes WHERE indexname = ANY(%s)"
+    return [str(row[0]) for row in conn.execute(query, (list(names),))]
+
+
+def prepare(conn: psycopg.Connection[Any], url: str) -> list[uuid.UUID]:
+    nodes = [node.pk for node in servers.make_fleet(url, NODES)]
+    # The indexes are made after the rows, and those of the lists not at all: they would take most of the time.
+    query = "SELECT indexname FROM pg_indexes WHERE tablename = 'jobs_job' AND indexname NOT LIKE '%pkey'"
+    kept = definitions(conn, [*TAKEN, "jobs_of_node"])
+    for (name,) in conn.execute(query).fetchall():
+        conn.execute(f'DROP INDEX "{name}"')
+    conn.execute(HISTORY, {"nodes": nodes, "jobs": JOBS})
+    for definition in kept:
+        conn.execute(definition)
+    conn.execute(f"CREATE INDEX {WHOLE} ON jobs_job (node_id, created_at, id)")
+    conn.execute("VACUUM ANALYZE jobs_job")
+    return nodes
+
+
+def polls(conn: psycopg.Connection[Any], nodes: list[uuid.UUID]) -> float:
+    """Empty polls a second."""
+    done, began = 0, time.perf_counter()
+    while (seconds := time.perf_counter() - began) < SECONDS:
+        node = nodes[done * 7 % len(nodes)]
+        if conn.execute(queue.CLAIM, ([node], [uuid.uuid4()]), binary=True).fetchall():
+            raise RuntimeError("a finished job was handed out")
+        done += 1
+    return done / seconds
+
+
+def main(url: str) -> None:
+    rates: dict[str, list[float]] = {"partial": [], "whole": []}
+    with psycopg.connect(url, autocommit=True, prepare_threshold=0) as conn:
+        nodes = prepare(conn, url)
+        conn.execute(queue.SESSION, prepare=False)  # a connection like the dispatcher's from here on
+        for _ in range(ROUNDS):
+            for name, taken in (("partial", [WHOLE]), ("whole", TAKEN)):
+                with conn.transaction(force_rollback=True):  # what is dropped comes back at no cost
+                    conn.execute(f"DROP INDEX {', '.join(taken)}")
+                    rates[name].append(polls(conn, nodes))
+    print(json.dumps({name: statistics.median(found) for name, found in rates.items()}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
