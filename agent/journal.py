@@ -47,7 +47,7 @@ class JobFolder:
 
     def create(self) -> None:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _sync_folder(self.path.parent)
+        sync_folder(self.path.parent)
 
     def reserve(self) -> None:
         """Room for the result, taken before anything runs: a disk that is full by then must not lose it."""
@@ -73,7 +73,7 @@ class JobFolder:
 
     def _write(self, record: str, data: dict[str, Any]) -> None:
         os.rename(self._write_aside(record, data), self.path / record)
-        _sync_folder(self.path)
+        sync_folder(self.path)
 
     def claim_exec(self, data: dict[str, Any]) -> bool:
         """Write `exec`, for good: of all runners that ever try, in whatever order, one gets True."""
@@ -84,7 +84,7 @@ class JobFolder:
             return False
         finally:
             temporary.unlink()
-        _sync_folder(self.path)
+        sync_folder(self.path)
         return True
 
     def _write_aside(self, record: str, data: dict[str, Any]) -> Path:
@@ -209,7 +209,7 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.crash import planted
+from agent.journal import sync_folder
 from agent.wire import JOB_CONTEXT, KEYS_CONTEXT, Malformed, Offer, Payload, parse_payload, strict_base64
 
 VALIDITY_TOLERANCE = timedelta(minutes=5)
@@ -107,6 +108,7 @@ class KeyRing:
             file.flush()
             os.fsync(file.fileno())
         os.rename(temporary, self._path)
+        sync_folder(self._path.parent)
         self._pinned = data
 
     def check(self, offer: Offer, *, node_id: str, clock_offset: float) -> Payload:
@@ -127,7 +129,7 @@ class KeyRing:
             raise Refused("signature_invalid", "the payload is another job's")
         if payload.node_id != node_id:
             raise Refused("signature_invalid", "the job is for another node")
-        now = datetime.now(timezone.utc) - timedelta(seconds=clock_offset)
+        now = datetime.fromtimestamp(time.time() - clock_offset, timezone.utc)
         if payload.expires_at + VALIDITY_TOLERANCE < now:
             raise Refused("signature_invalid", "the job has expired")
         if payload.created_at - VALIDITY_TOLERANCE > now:

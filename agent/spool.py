@@ -15,6 +15,7 @@ import struct
 import threading
 from pathlib import Path
 
+from agent.journal import sync_folder
 from agent.wire import OUTPUT_CAP, PHASES, UNKNOWN_SHA256
 
 BLOCK = 64 * 1024
@@ -41,6 +42,7 @@ class SpoolWriter:
         os.ftruncate(handle, _FORMAT.size)
         self._progress = mmap.mmap(handle, _FORMAT.size)
         os.close(handle)
+        sync_folder(folder)
         self._phase = 0
         self.failed = False
         self._publish()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 
 import pytest
 
-from agent.tests.plane import Job, Signer, iso, key_set, make_payload, render
+from agent.tests.plane import Job, Signer, key_set, make_payload, render
 
 PARTS = {"apply": "echo must not run"}
 
@@ -20,64 +20,6 @@ def refused(plane, job: Job) -> str:
     assert job.streams["stdout"].total == 0
     assert job.result["phases"] == []
     return job.result["reason"]
-
-
-def forged(plane, **over):
-    payload = make_payload(plane.node_id, plane.signer.key_id, render(PARTS), list(PARTS))
-    return {**payload, **over}
-
-
-NOW = datetime.now(timezone.utc)
-BAD_PAYLOADS = {
-    "another node's": {"node_id": "db-1"},
-    "expired": {"expires_at": iso(NOW - timedelta(minutes=6))},
-    "from the future": {"created_at": iso(NOW + timedelta(minutes=30))},
-    "wrong hash": {"script_sha256": "0" * 64},
-    "unknown version": {"v": 2},
-    "unknown key": {"sudo": True},
-    "unknown mode": {"mode": "force"},
-    "no apply": {"parts": ["check"]},
-    "parts twice": {"parts": ["apply", "apply"]},
-    "check without a check": {"mode": "check"},
-    "no time-out": {"timeout_seconds": 0},
-    "time-out as text": {"timeout_seconds": "60"},
-    "time-out as truth": {"timeout_seconds": True},
-    "sloppy base64": {"script": "ZWNobyBoaQ"},
-    "bash's own variable": {"environment": {"BASH_ENV": "/tmp/x"}},
-    "loader's variable": {"environment": {"LD_PRELOAD": "/tmp/x"}},
-    "exported function": {"environment": {"BASH_FUNC_echo%%": "() { :; }"}},
-    "local time": {"created_at": "2025-01-01T00:00:00"},
-    "job id of another": {"job_id": "00000000-0000-4000-8000-000000000000"},
-}
-
-
-def test_no_bad_payload_runs_and_each_is_reported(plane, agent_process):
-    agent_process.start()
-    for name, over in BAD_PAYLOADS.items():
-        payload = forged(plane, **over)
-        shown_id = forged(plane)["job_id"] if "job_id" in over else payload["job_id"]
-        job = plane.queue_payload(payload, job_id=shown_id)
-        assert refused(plane, job) in ("signature_invalid", "refused"), name
-
-
-def test_no_bad_signature_runs_and_each_is_reported(plane, agent_process):
-    agent_process.start()
-    stranger = Signer()
-    cases = []
-    for change in ("payload", "signature", "stranger", "borrowed key id", "truncated", "trailing"):
-        job = plane.queue_payload(forged(plane), signer=stranger if change in ("stranger", "borrowed key id") else None)
-        if change == "payload":
-            job.payload = job.payload.replace(b'"timeout_seconds":60', b'"timeout_seconds":61')
-        elif change == "signature":
-            job.signature = job.signature[:10] + ("A" if job.signature[10] != "A" else "B") + job.signature[11:]
-        elif change == "borrowed key id":
-            job.key_id = plane.signer.key_id
-        elif change == "truncated":
-            job.payload = job.payload[:-1]
-        elif change == "trailing":
-            job.payload += b" "
-        cases.append((change, refused(plane, job)))
-    assert {reason for _, reason in cases} == {"signature_invalid"}, cases
 
 
 def test_a_retired_key_signs_nothing(plane, agent_process):

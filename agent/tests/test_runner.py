@@ -34,12 +34,13 @@ class Run:
         self.folder.create()
         raw = base64.b64encode(encode(payload)).decode()
         self.folder.write("intent", {"claim_id": "c", "payload": raw, "at": 0.0})
+        self.command = [sys.executable, "-m", "agent.runner"]
         self.process: subprocess.Popen[bytes] | None = None
         self.took = 0.0
 
     def start(self, **environment: str) -> Run:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "agent.runner", str(self.folder.path)],
+            [*self.command, str(self.folder.path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
