@@ -18,7 +18,9 @@ _django: Any = get_asgi_application()
 from channels.routing import URLRouter
 from django.urls import path, re_path
 
+from hyprbox import startup
 from hyprbox.lib import lanes, live
+from hyprbox.lib.threads import in_thread
 from hyprbox.live_routes import STREAMS
 from jobs.queue import board
 from jobs.together import together
@@ -55,6 +57,11 @@ async def _lifespan(receive: lanes.Receive, send: lanes.Send) -> None:
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
+            if problems := await in_thread(startup.refusals):
+                await send(
+                    {"type": "lifespan.startup.failed", "message": "HyprBox cannot start. " + " ".join(problems)}
+                )
+                return
             await live.listener.ensure()
             together.attach()
             gc.freeze()  # what was imported stays; without this every full collection walks through all of it

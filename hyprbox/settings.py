@@ -51,7 +51,7 @@ if not _IS_HTTPS and _public.hostname not in _LOOPBACK and not DEBUG:
 def _secret_key() -> str:
     key: str = env.str("HYPRBOX_SECRET_KEY", default="")
     if key:
-        if not DEBUG and len(set(key)) < 10:
+        if not DEBUG and (len(key) < 32 or len(set(key)) < 10 or key.startswith("insecure-")):
             raise ImproperlyConfigured("HYPRBOX_SECRET_KEY is too weak: use 50 random characters.")
         return key
     try:

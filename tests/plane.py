@@ -22,6 +22,7 @@ from accounts.models import User
 from hyprbox.asgi import application
 from hyprbox.lib import lanes, live
 from jobs import queue, waiting
+from jobs.together import together
 from nodes import ingest, writer
 
 T = TypeVar("T")
@@ -48,6 +49,7 @@ class Plane:
         self._client = self.run(self._open())
 
     async def _open(self) -> httpx.AsyncClient:
+        together.attach()
         transport = httpx.ASGITransport(app=application, raise_app_exceptions=False)
         return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000")
 
@@ -103,6 +105,7 @@ class Plane:
     async def _close(self) -> None:
         await self._client.aclose()
         await ingest.drain()
+        await together.stop()
         await live.listener.stop()
         await queue.board.stop()
         await queue.dispatcher.stop()

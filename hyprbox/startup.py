@@ -1,0 +1,48 @@
+"""What a web process does not start with, outside DEBUG. A database that is away now may come later: /readyz tells."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.core import checks
+from django.db import DatabaseError, connection
+
+from hyprbox.lib import signing
+
+
+def refusals() -> list[str]:
+    """A sentence for each thing that is wrong; empty when the process may serve."""
+    if settings.DEBUG:
+        return []
+    return [*_signing_key(), *_durability(), *_deployment()]
+
+
+def _signing_key() -> list[str]:
+    try:
+        signing.signer()
+    except signing.SigningKeyUnusable as error:
+        return [str(error)]
+    return []
+
+
+def _durability() -> list[str]:
+    """A job that was answered with 201 must be on disk."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit')")
+            found = dict(cursor.fetchall())
+    except DatabaseError:
+        return []
+    finally:
+        connection.close()
+    return [
+        f"PostgreSQL runs with {name} = off: what it confirms may be lost." for name in found if found[name] == "off"
+    ]
+
+
+def _deployment() -> list[str]:
+    found = checks.run_checks(include_deployment_checks=True)
+    return [
+        f"{problem.id}: {problem.msg}"
+        for problem in found
+        if problem.level >= checks.ERROR and not problem.is_silenced()
+    ]
