@@ -71,12 +71,12 @@ class Work:
 
     def _one_poll(self, client: Client) -> float:
         """One question and what follows from its answer; returns how long to wait. Raises `CallFailed`."""
-        if (self._reconcile_next or not self.keys.is_pinned) and not self._look_at_keys(client):
-            return 60.0
         problem = self.state.spool_problem(self.journal)
         if problem:
             self.log.error("agent.not_taking_jobs", why=problem)
             return 30.0
+        if (self._reconcile_next or not self.keys.is_pinned) and not self._look_at_keys(client):
+            return 60.0
         request_id = self.state.request_id(self.journal)
         answer = self._poll(client, request_id, self._reconcile_next)
         pause = answer.get("poll_after_ms")
