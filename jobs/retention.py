@@ -34,7 +34,7 @@ def forget_old_output() -> int:
     while True:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(_FORGET, {"days": OUTPUT_DAYS, "jobs": BATCH_JOBS, "rows": BATCH_ROWS})
-            [count] = cursor.fetchone()
+            count = int(cursor.fetchone()[0])
         deleted += count
         if count == 0:
             return deleted
