@@ -119,7 +119,7 @@ def add_output(*, by: Actor, job_id: uuid.UUID, claim_id: uuid.UUID, pieces: lis
         return receipt
     try:
         with transaction.atomic():
-            job = _own(by, job_id, claim_id, lock=False)
+            job = _own(by, job_id, claim_id)  # the job before its transcript, as in `complete`: else they deadlock
             _must_take_output(job)
             transcript = output.lock_transcript(job.pk)
             if transcript.stdout_sha256:  # completed while this call waited for the lock
@@ -196,7 +196,8 @@ def _own(by: Actor, job_id: uuid.UUID, claim_id: uuid.UUID, *, lock: bool = True
     """The caller's job under that claim; another node's is unknown to it."""
     jobs = Job.objects.light().select_related("node")
     if lock:
-        jobs = jobs.select_for_update(of=("self",))
+        # NO KEY: who stores output holds the transcript and takes a key share of this row; here it is the other way round.
+        jobs = jobs.select_for_update(of=("self",), no_key=True)
     job = jobs.filter(pk=job_id, node_id=uuid.UUID(by.id)).first()
     if job is None:
         raise UnknownJob()

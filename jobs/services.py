@@ -173,7 +173,11 @@ def cancel_jobs_of_removed_node(by: Actor, node: Node) -> None:
 
 def _lock(job_id: uuid.UUID | str) -> Job:
     try:
-        return Job.objects.select_for_update(of=("self",)).select_related("node").get(pk=uuid.UUID(str(job_id)))
+        return (
+            Job.objects.select_for_update(of=("self",), no_key=True)
+            .select_related("node")
+            .get(pk=uuid.UUID(str(job_id)))
+        )
     except (ValueError, Job.DoesNotExist):
         raise UnknownJob() from None
 

@@ -200,3 +200,19 @@ def running(up: Plane, node: Node) -> Job:
 
 def failed(code: int) -> dict[str, Any]:
     return ending(status="failed", reason="exit", exit_code=code, changed=None)
+
+
+def test_output_and_an_ending_that_meet_do_not_deadlock(up: Plane, web_1: Node) -> None:
+    """Both take the job and its transcript; in two orders that would cost one of them a second and a 503."""
+    token = factories.make_token(web_1)
+    for _ in range(40):
+        job = running(up, web_1)
+        claim = {"claim_id": str(job.claim_id)}
+        first = {"stream": "stdout", "offset": 0, "data": "YWJj"}
+        calls = [
+            Call("POST", f"/api/jobs/{job.pk}/output", token, {**claim, "chunks": [first] * (1 + number % 2)})
+            for number in range(6)
+        ]
+        end = {**claim, **failed(1), "stdout_bytes": 3}
+        answers = up.together([*calls, *[Call("POST", f"/api/jobs/{job.pk}/complete", token, end)] * 3])
+        assert {answer.status_code for answer in answers} <= {200, 409}
