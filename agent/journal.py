@@ -20,7 +20,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -187,10 +187,10 @@ class Journal:
         return removed
 
 
-def spooled_bytes(journal: Journal) -> int:
-    """What output that is not delivered yet takes on disk."""
+def spooled_bytes(folders: Iterable[JobFolder]) -> int:
+    """What their output takes on disk."""
     total = 0
-    for folder in journal.folders():
+    for folder in folders:
         for path in folder.path.glob("*.ring"):
             try:
                 total += path.stat().st_blocks * 512

@@ -8,11 +8,12 @@ import fcntl
 import json
 import os
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from agent.config import BadSetting
-from agent.journal import Journal, spooled_bytes
+from agent.journal import JobFolder, Journal, spooled_bytes
 from agent.spool import RING
 from agent.wire import is_job_id
 
@@ -103,8 +104,8 @@ class StateDir:
                 os.fsync(file.fileno())
         os.rename(temporary, self.path / name)
 
-    def spool_problem(self, journal: Journal | None = None) -> str:
-        """Why no job can be taken; empty when the disk takes a synced record and has room."""
+    def spool_problem(self, waiting: Iterable[JobFolder] = ()) -> str:
+        """Why no job can be taken; empty when the disk takes a synced record and has room. `waiting` are not delivered yet."""
         probe = self.path / "jobs" / ".probe"
         try:
             probe.parent.mkdir(mode=0o700, exist_ok=True)
@@ -123,7 +124,7 @@ class StateDir:
             return f"spool_unwritable: only {free // 1024 // 1024} MiB free"
         if facts.f_files and facts.f_favail < MIN_FREE_INODES:
             return f"spool_unwritable: only {facts.f_favail} inodes free"
-        if journal is not None and spooled_bytes(journal) > MAX_SPOOLED_BYTES:
+        if spooled_bytes(waiting) > MAX_SPOOLED_BYTES:
             return "spool_unwritable: output that is not delivered yet takes more than 1 GiB"
         return ""
 

@@ -45,12 +45,18 @@ class Work:
 
     def run(self, first_beat: threading.Event) -> None:
         """Recover what an earlier agent left, then wait for work for ever."""
-        for folder in list(self.journal.unfinished()):
-            if folder.has("intent"):  # else the first answer tells the claim
+        left = [folder for folder in self.journal.unfinished() if folder.has("intent")]
+        # One without an intent waits for the first answer, which tells its claim; one that did not run yet for the
+        # first heartbeat, which tells the time to judge it by.
+        for folder in left:
+            if folder.may_have_run or folder.has("result"):
                 self._guarded(self._deliver, folder)
         while not first_beat.wait(0.2):  # the first heartbeat may have to pin the token
             if self.stop.is_set():
                 return
+        for folder in left:
+            if not (folder.may_have_run or folder.has("result") or folder.job_id in self._deliveries):
+                self._guarded(self._deliver, folder)
         client, backoff = Client(self.settings), Backoff(spread=True)
         self._reconcile_next, forget_at = True, 0.0
         while not self.stop.is_set():
@@ -71,7 +77,7 @@ class Work:
 
     def _one_poll(self, client: Client) -> float:
         """One question and what follows from its answer; returns how long to wait. Raises `CallFailed`."""
-        problem = self.state.spool_problem(self.journal)
+        problem = self.state.spool_problem([delivery.folder for delivery in [*self._deliveries.values()]])
         if problem:
             self.log.error("agent.not_taking_jobs", why=problem)
             return 30.0

@@ -175,8 +175,13 @@ def test_the_reserve_takes_the_result_when_nothing_else_does(tmp_path, monkeypat
     assert folder.read("result") == {"status": "succeeded"}
 
 
-def test_a_thousand_megabytes_that_wait_stop_further_jobs(tmp_path, monkeypatch):
-    state, journal = StateDir(tmp_path), Journal(tmp_path)
-    assert state.spool_problem(journal) == ""
-    monkeypatch.setattr("agent.state.spooled_bytes", lambda _: 1024**3 + 1)
-    assert "1 GiB" in state.spool_problem(journal)
+def test_output_that_waits_stops_further_jobs_at_its_limit(tmp_path, monkeypatch):
+    state, journal, waiting = StateDir(tmp_path), Journal(tmp_path), []
+    monkeypatch.setattr("agent.state.MAX_SPOOLED_BYTES", 2 * 1024 * 1024)
+    for number in range(3):
+        assert state.spool_problem(waiting) == ""
+        folder = journal.folder(f"{number:08x}-2222-4333-8444-55555555cafe")
+        folder.create()
+        (folder.path / "stdout.ring").write_bytes(b"x" * 1024 * 1024)
+        waiting.append(folder)
+    assert "not delivered yet" in state.spool_problem(waiting)
