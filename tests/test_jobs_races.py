@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
+from django.utils import timezone
 
 from audit.models import Event
+from hyprbox.lib.threads import in_thread
+from jobs import deadlines
 from jobs.models import Job
 from nodes.models import Node
 from tests import factories
@@ -216,3 +221,21 @@ def test_output_and_an_ending_that_meet_do_not_deadlock(up: Plane, web_1: Node) 
         end = {**claim, **failed(1), "stdout_bytes": 3}
         answers = up.together([*calls, *[Call("POST", f"/api/jobs/{job.pk}/complete", token, end)] * 3])
         assert {answer.status_code for answer in answers} <= {200, 409}
+
+
+def test_many_workers_enforce_a_deadline_once(up: Plane, web_1: Node) -> None:
+    """Two schedulers at once do no harm: each expiry and each loss is one change and one audit row."""
+    queued = [factories.make_job(web_1) for _ in range(250)]
+    lost = [running(up, web_1) for _ in range(20)]
+    past = timezone.now() - timedelta(seconds=400)
+    Job.objects.filter(pk__in=[job.pk for job in queued]).update(expires_at=past)
+    Job.objects.filter(pk__in=[job.pk for job in lost]).update(lease_expires_at=past, deadline_at=past)
+
+    async def six_of_them() -> None:
+        await asyncio.gather(*(in_thread(deadlines.enforce) for _ in range(6)))
+
+    up.run(six_of_them())
+    deadlines.enforce()
+    assert Counter(Job.objects.values_list("reason", flat=True)) == {"expired": 250, "lost": 20}
+    kinds = Counter(Event.objects.values_list("action", flat=True))
+    assert (kinds["job.expired"], kinds["job.lost"]) == (250, 20)
