@@ -98,11 +98,13 @@ def test_an_order_that_was_not_answered_can_be_repeated(up: Stack, point: str, j
 def test_a_claim_whose_answer_was_lost_is_given_again(up: Stack, point: str) -> None:
     up.crash("web", point)
     up.wait_ready()
-    asked = order(up)
+    wanted = plan()
+    asked = up.people.order(NODE, wanted)  # it may be claimed, and the web process dead, before the order is answered
     up.crashed("web")
-    [(before,)] = up.sql("SELECT claim_id::text FROM jobs_job WHERE id = %s", asked.job_id)
+    [(before,)] = up.sql("SELECT claim_id::text FROM jobs_job WHERE variables->>'NONCE' = %s", wanted.nonce)
     assert (before is None) == (point == "CP03")
     up.wait_ready()
+    up.people.order_until_told(NODE, wanted)
     assert ended(up, asked)["status"] == "SUCCEEDED"
     [(after,)] = up.sql("SELECT claim_id::text FROM jobs_job WHERE id = %s", asked.job_id)
     assert before in (None, after)
