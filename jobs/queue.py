@@ -191,9 +191,11 @@ class Dispatcher:
             async with self._connection.use() as conn:
                 claims = await self._claim_batch(conn, batch)
         except Unavailable as error:
-            for wanted in batch:
-                if not wanted.answer.done():
-                    wanted.answer.set_exception(Unavailable(error.message))
+            _refuse(batch, error)
+            return
+        except Exception:  # a defect here must not leave every poll waiting for an answer
+            log.exception("claims.failed")
+            _refuse(batch, Unavailable())
             return
         if claims:
             crash_point("CP04")
@@ -221,6 +223,12 @@ async def _has_rows(cursor: psycopg.AsyncCursor[tuple[Any, ...]]) -> bool:
     if found:
         await cursor.scroll(0, mode="absolute")  # with no rows there is no place to go back to
     return found
+
+
+def _refuse(batch: list[_Wanted], error: Unavailable) -> None:
+    for wanted in batch:
+        if not wanted.answer.done():
+            wanted.answer.set_exception(Unavailable(error.message))
 
 
 def _claim(row: tuple[Any, ...]) -> Claim:

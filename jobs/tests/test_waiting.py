@@ -16,6 +16,7 @@ from asgiref.sync import sync_to_async
 from django.utils import timezone
 
 from hyprbox.lib import live
+from hyprbox.lib.errors import Unavailable
 from jobs import queue, services, waiting
 from jobs.models import Job
 from tests import factories
@@ -267,3 +268,16 @@ async def test_bad_tokens_are_401(node: Any, bad: str) -> None:
 async def test_other_methods_are_405(token: str) -> None:
     answer = await Poll(token, method="POST", node_id="web-1", request_id=uuid.uuid4()).done()
     assert answer.status == 405
+
+
+async def test_a_defect_while_claiming_is_an_answer_and_not_a_hanging_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: Any) -> Any:
+        raise IndexError("a defect")
+
+    dispatcher = queue.Dispatcher()
+    monkeypatch.setattr(dispatcher, "_claim_batch", broken)
+    for _ in range(2):  # and the next one is served again
+        with pytest.raises(Unavailable):
+            async with asyncio.timeout(5):
+                await dispatcher.claim(node_pk=uuid.uuid4(), request_id=uuid.uuid4())
+    await dispatcher.stop()
