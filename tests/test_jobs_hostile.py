@@ -50,7 +50,7 @@ def deep(levels: int) -> Any:
 
 
 def mutated(dice: random.Random, body: Any) -> Any:
-    """The same body with one to three places changed."""
+    """The same body with one to three places changed. What is put there is a copy, or a list would come to hold itself."""
     body = copy.deepcopy(body)
     for _ in range(dice.randint(1, 3)):
         at, places = body, []
@@ -61,17 +61,17 @@ def mutated(dice: random.Random, body: Any) -> Any:
                 break
             at = at[key]
         if not places:
-            return dice.choice(ODD)
+            return copy.deepcopy(dice.choice(ODD))
         parent, key = places[-1]
         match dice.randrange(4):
             case 0 if isinstance(parent, dict):
                 del parent[key]
             case 1 if isinstance(parent, dict):
-                parent[dice.choice(["extra", "", "claim_id ", "__class__", "\x00"])] = dice.choice(ODD)
+                parent[dice.choice(["extra", "", "claim_id ", "__class__", "\x00"])] = copy.deepcopy(dice.choice(ODD))
             case 2 if isinstance(parent, list):
-                parent.extend([copy.deepcopy(parent[key])] * dice.choice([1, 5, 100]))
+                parent.extend(copy.deepcopy(parent[key]) for _ in range(dice.choice([1, 5, 100])))
             case _:
-                parent[key] = dice.choice(ODD)
+                parent[key] = copy.deepcopy(dice.choice(ODD))
     return body
 
 
