@@ -264,7 +264,7 @@ class Board:
                 await task
         await self.connection.close()
 
-    def has_work(self, node_pk: uuid.UUID) -> bool:
+    def has_work(self, node_pk: uuid.UUID | str) -> bool:
         """A hint, not a promise."""
         return str(node_pk) in self._with_work
 

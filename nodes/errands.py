@@ -25,15 +25,15 @@ class Errands:
         self._woken: set[str] = set()
         self._used: set[uuid.UUID] = set()
         self._successors: set[uuid.UUID] = set()
-        self._noted: dict[uuid.UUID, float] = {}
+        self._noted: dict[str, float] = {}
         self._task: asyncio.Task[None] | None = None
 
     def note(self, tokens: list[VerifiedToken | None], woken: list[str]) -> None:
         """`tokens` were used in a batch; `woken` are the ids of nodes that had been announced as silent."""
         now = time.monotonic()
         for token in tokens:
-            if token is not None and self._noted.get(token.id, 0.0) < now:
-                self._noted[token.id] = now + USE_NOTED_SECONDS
+            if token is not None and self._noted.get(token.key, 0.0) < now:
+                self._noted[token.key] = now + USE_NOTED_SECONDS
                 self._used.add(token.id)
                 if token.replaces is not None:
                     self._successors.add(token.id)

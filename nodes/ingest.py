@@ -18,8 +18,8 @@ from hyprbox.lib.errors import HyprBoxError, MethodNotAllowed, NotAuthenticated,
 from hyprbox.lib.ids import new_request_id, rate_key
 from hyprbox.lib.threads import in_thread
 from nodes import services, wire
-from nodes.wire import Heartbeat
-from nodes.writer import Beat, Written, writer
+from nodes.wire import Heartbeat, Inventory
+from nodes.writer import Beat, WaitingBeat, Written, writer
 from tokens import secrets
 from tokens.cache import VerifiedToken
 from tokens.errors import BadToken, OtherNode
@@ -29,12 +29,12 @@ MAX_ENROLLING = 64  # each takes a thread and a connection of the pool
 NOBODY = Presented("", b"")
 
 
-def _no_work(node_pk: uuid.UUID) -> bool:
+def _no_work(node_pk: str) -> bool:
     return False
 
 
 # Whether this node should ask for work at once. The roof puts the jobs' in-memory flag here.
-work_waiting: Callable[[uuid.UUID], bool] = _no_work
+work_waiting: Callable[[str], bool] = _no_work
 
 _by_token = lanes.TokenBucket()
 _without_token = lanes.TokenBucket(rate=5, burst=15)
@@ -53,59 +53,84 @@ async def heartbeat_lane(scope: lanes.Scope, receive: lanes.Receive, send: lanes
     except HyprBoxError as error:
         await lanes.answer_error(send, error, request_id)
         return
-    await lanes.answer(send, 202, _answer(beat, written, work_waiting(node_pk)), request_id)
+    await lanes.answer(send, 202, _answer(beat, written, work_waiting(str(node_pk))), request_id)
 
 
-def take_directly(scope: lanes.Scope, body: bytes, reply: lanes.Reply) -> bool:
-    """Take a heartbeat in which all is as usual, without a task of its own; False for any other.
+def take_directly(scope: lanes.Scope) -> lanes.Taker | None:
+    """Who takes heartbeats with these headers without a task; None when something about them is unusual.
 
-    Usual is: JSON that fits, and a token known to this process, usable and pinned to this node. The lane above does
-    everything else, and says what is wrong.
+    Usual is: JSON, no encoding, one bearer token in its form. What is taken then has to fit as well: a body that
+    decodes, and a token known to this process, usable and pinned to this node. The lane above does everything else, and
+    says what is wrong.
     """
     headers = dict(scope["headers"])
     if headers.get(b"content-type") != b"application/json" or b"content-encoding" in headers:
-        return False
+        return None
     scheme, _, text = headers.get(b"authorization", b"").partition(b" ")
     if scheme != b"Bearer" or len(headers) != len(scope["headers"]):
-        return False
+        return None
     try:
         presented = secrets.parse(str(text, "latin-1"))
+    except BadToken:
+        return None
+    return _Sender(presented, str(headers.get(b"x-request-id", b""), "latin-1")).take
+
+
+class _Sender:
+    """Someone who shows this token. Whether it is good is looked up for each heartbeat."""
+
+    __slots__ = ("_given_id", "_presented")
+
+    def __init__(self, presented: Presented, given_id: str) -> None:
+        self._presented, self._given_id = presented, given_id
+
+    def take(self, body: bytes, reply: lanes.Reply) -> bool:
+        presented = self._presented
         token = writer.tokens.peek(presented)
         if not isinstance(token, VerifiedToken) or token.node_pk is None:
             return False
-        beat, inventory = wire.decode(body)
-        if beat.node_id != token.node_id:
+        try:
+            beat, inventory = wire.decode(body)
+            if beat.node_id != token.node_id:
+                return False
+            _by_token.take(presented.prefix)
+            writer.enqueue(_Taken(beat, inventory, token, presented.prefix, reply, new_request_id(self._given_id)))
+        except HyprBoxError:
             return False
-        taken = Beat(token.node_pk, beat, inventory, token)
-        taken.answer = _Answer(
-            taken, presented.prefix, reply, new_request_id(str(headers.get(b"x-request-id", b""), "latin-1"))
-        )
-        _by_token.take(presented.prefix)
-        writer.enqueue(taken)
-    except HyprBoxError:
-        return False
-    return True
+        return True
 
 
-class _Answer:
-    """What the writer tells of a heartbeat that was taken directly."""
+class _Taken(Beat):
+    """A heartbeat that was taken directly, and where its answer goes."""
 
-    __slots__ = ("_beat", "_is_done", "_prefix", "_reply", "_request_id")
+    __slots__ = ("_is_answered", "_prefix", "_reply", "_request_id")
 
-    def __init__(self, beat: Beat, prefix: str, reply: lanes.Reply, request_id: str) -> None:
-        self._beat, self._prefix, self._reply, self._request_id = beat, prefix, reply, request_id
-        self._is_done = False
+    def __init__(
+        self,
+        heartbeat: Heartbeat,
+        inventory: Inventory | None,
+        token: VerifiedToken,
+        prefix: str,
+        reply: lanes.Reply,
+        request_id: str,
+    ) -> None:
+        self.node_key, self.heartbeat, self.inventory, self.token = token.node_key, heartbeat, inventory, token
+        self._prefix, self._reply, self._request_id = prefix, reply, request_id
+        self._is_answered = False
 
-    def done(self) -> bool:
-        return self._is_done
+    def is_answered(self) -> bool:
+        return self._is_answered
 
-    def set_result(self, written: Written) -> None:
-        self._is_done = True
-        body = _answer(self._beat.heartbeat, written, work_waiting(self._beat.node_pk))
-        self._reply.send(202, lanes.rendered(body, self._request_id))
+    def accept(self, written: Written) -> None:
+        self._is_answered = True
+        if work_waiting(self.node_key) or written.is_crowded:
+            before, after = lanes.rendered(_answer(self.heartbeat, written, work_waiting(self.node_key)))
+        else:
+            before, after = _ordinary_answer(written)
+        self._reply.send(202, before + self._request_id.encode() + after)
 
-    def set_exception(self, error: HyprBoxError) -> None:
-        self._is_done = True
+    def refuse(self, error: HyprBoxError) -> None:
+        self._is_answered = True
         if isinstance(error, BadToken):  # the node was removed
             writer.tokens.drop(self._prefix)
         self._reply.send_error(error, self._request_id)
@@ -134,7 +159,7 @@ async def _accept(scope: lanes.Scope, receive: lanes.Receive, request_id: str) -
     else:
         raise OtherNode()
     try:
-        return beat, node_pk, await writer.submit(Beat(node_pk, beat, inventory, token))
+        return beat, node_pk, await writer.submit(WaitingBeat(str(node_pk), beat, inventory, token))
     except BadToken:  # the node was removed
         writer.tokens.drop(presented.prefix)
         _anonymous.pop(beat.node_id, None)
@@ -197,3 +222,14 @@ async def _anonymous_node(node_id: str) -> uuid.UUID:
 def _answer(beat: Heartbeat, written: Written, is_work_waiting: bool) -> bytes:
     tail = f',"next_interval_seconds":{min(2 * beat.interval_seconds, 300)}' if written.is_crowded else ""
     return f'{{"server_time":"{written.at}","work_waiting":{"true" if is_work_waiting else "false"}{tail}}}'.encode()
+
+
+_newest: tuple[Written | None, tuple[bytes, bytes]] = (None, (b"", b""))
+
+
+def _ordinary_answer(written: Written) -> tuple[bytes, bytes]:
+    """No work waits and there is no crowd: the same for the whole batch but for the request's id."""
+    global _newest
+    if _newest[0] is not written:
+        _newest = (written, lanes.rendered(f'{{"server_time":"{written.at}","work_waiting":false}}'.encode()))
+    return _newest[1]

@@ -12,11 +12,10 @@ import contextlib
 import os
 import socket
 import time
-import uuid
 from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import psycopg
@@ -52,7 +51,7 @@ log = structlog.get_logger(__name__)
 class Row(msgspec.Struct, gc=False, omit_defaults=True):
     """One heartbeat as the statement reads it; the names are short because they repeat."""
 
-    node: uuid.UUID
+    node: str
     cpu: float | None
     memory: float | None
     disk: float | None
@@ -105,32 +104,55 @@ SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
 """
 
 
-class Answer(Protocol):
-    """What is told when the batch has been written or has failed: a future, or what acts like one."""
-
-    def done(self) -> bool: ...
-    def set_result(self, result: Written, /) -> None: ...
-    def set_exception(self, exception: HyprBoxError, /) -> None: ...
-
-
-@dataclass(slots=True, eq=False)
 class Beat:
-    """A heartbeat that was accepted at the door and waits for its COMMIT."""
+    """A heartbeat that was accepted at the door and waits for its COMMIT. `node_key` is its node's id as text."""
 
-    node_pk: uuid.UUID
+    __slots__ = ("heartbeat", "inventory", "node_key", "token")
+
+    node_key: str
     heartbeat: Heartbeat
     inventory: Inventory | None
     token: VerifiedToken | None
-    answer: Answer | None = None
+
+    def is_answered(self) -> bool:
+        raise NotImplementedError
+
+    def accept(self, written: Written) -> None:
+        """It has been committed."""
+        raise NotImplementedError
+
+    def refuse(self, error: HyprBoxError) -> None:
+        raise NotImplementedError
 
     def row(self) -> Row:
         beat, m = self.heartbeat, self.heartbeat.metrics
         return Row(
-            self.node_pk, _real(m.cpu_percent), _real(m.memory_percent), _real(m.disk_percent),
+            self.node_key, _real(m.cpu_percent), _real(m.memory_percent), _real(m.disk_percent),
             _real(m.load_1), _real(m.net_rx_bps), _real(m.net_tx_bps),
             beat.agent_version, beat.interval_seconds, m,
             beat.sent_at, beat.machine_id, beat.instance_id, beat.beat, self.inventory,
         )  # fmt: skip
+
+
+class WaitingBeat(Beat):
+    """One for which a task of the lane waits."""
+
+    __slots__ = ("answer",)
+
+    def __init__(
+        self, node_key: str, heartbeat: Heartbeat, inventory: Inventory | None, token: VerifiedToken | None
+    ) -> None:
+        self.node_key, self.heartbeat, self.inventory, self.token = node_key, heartbeat, inventory, token
+        self.answer: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
+
+    def is_answered(self) -> bool:
+        return self.answer.done()
+
+    def accept(self, written: Written) -> None:
+        self.answer.set_result(written)
+
+    def refuse(self, error: HyprBoxError) -> None:
+        self.answer.set_exception(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,18 +181,16 @@ class Writer:
         self._is_draining = False
         self._is_busy = False
         self._errands = Errands()
-        self._changed: set[uuid.UUID] = set()
+        self._changed: set[str] = set()
         self._hinted_at = 0.0
 
-    async def submit(self, beat: Beat) -> Written:
+    async def submit(self, beat: WaitingBeat) -> Written:
         """Returns after COMMIT. Raises `Overloaded` at once when the queue is full, `Unavailable`, `BadToken`."""
-        answer: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
-        beat.answer = answer
         self.enqueue(beat)
-        return await answer
+        return await beat.answer
 
     def enqueue(self, beat: Beat) -> None:
-        """For a beat that brings its own `answer`. Raises `Overloaded`, `Unavailable`."""
+        """It is told later what became of it. Raises `Overloaded`, `Unavailable`."""
         if len(self._beats) >= MAX_QUEUED:
             raise Overloaded()
         self._start()
@@ -268,7 +288,7 @@ class Writer:
         try:
             await self._write_or_split(conn, batch)
         finally:  # whatever happened, nobody is left waiting
-            _fail([beat.answer for beat in batch], Unavailable())
+            _refuse(batch, Unavailable())
 
     async def _write_or_split(self, conn: psycopg.AsyncConnection[tuple[Any, ...]], batch: list[Beat]) -> None:
         try:
@@ -291,25 +311,25 @@ class Writer:
             except psycopg.Error as error:
                 if conn.closed:
                     raise
-                log.warning("heartbeats.row_failed", node=str(beat.node_pk), error=str(error))
-                _fail([beat.answer], _blame(error))
+                log.warning("heartbeats.row_failed", node=beat.node_key, error=str(error))
+                _refuse([beat], _blame(error))
 
     async def _write(self, conn: psycopg.AsyncConnection[tuple[Any, ...]], batch: list[Beat]) -> None:
         rows = _encode([beat.row() for beat in batch])
-        ids = "{" + ",".join([str(beat.node_pk) for beat in batch]) + "}"
+        ids = "{" + ",".join([beat.node_key for beat in batch]) + "}"
         assert self._statement is not None  # made with the connection
         with self._limit(conn):
             at, gone, woken = await self._statement.run((rows, ids.encode()))
         written = Written((at or b"").decode(), len(self._beats) > MAX_QUEUED // 2)
+        removed = set(gone.decode().split(",")) if gone else ()
         for beat in batch:
-            answer = beat.answer
-            if answer is None or answer.done():
+            if beat.is_answered():
                 continue
-            if gone and str(beat.node_pk).encode() in gone:
-                answer.set_exception(BadToken())
+            if beat.node_key in removed:
+                beat.refuse(BadToken())
             else:
-                answer.set_result(written)
-        self._changed.update(beat.node_pk for beat in batch)
+                beat.accept(written)
+        self._changed.update([beat.node_key for beat in batch])
         self._errands.note([beat.token for beat in batch], woken.decode().split(",") if woken else [])
 
     async def _hint(self, conn: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
@@ -322,7 +342,7 @@ class Writer:
             return
         changed, self._changed = self._changed, set()
         self._hinted_at = time.monotonic()
-        few = [str(pk) for pk in changed] if len(changed) <= services.HINT_NODES else None
+        few = list(changed) if len(changed) <= services.HINT_NODES else None
         with self._limit(conn):
             await conn.execute("SELECT pg_notify(%s, %s)", (live.CHANNEL, live.payload("nodes", node=few)))
 
@@ -343,7 +363,7 @@ class Writer:
     async def _abandon(self) -> None:
         beats, self._beats = list(self._beats), deque()
         lookups, self._lookups = self._lookups, []
-        _fail([beat.answer for beat in beats], Unavailable())
+        _refuse(beats, Unavailable())
         _fail([answer for _, answer in lookups], Unavailable())
         await self._disconnect()
 
@@ -357,9 +377,16 @@ class Writer:
 _encode = msgspec.json.Encoder().encode
 
 
-def _fail(answers: list[Any], error: HyprBoxError) -> None:
+def _refuse(beats: list[Beat], error: HyprBoxError) -> None:
+    """Those that have no answer yet."""
+    for beat in beats:
+        if not beat.is_answered():
+            beat.refuse(error)
+
+
+def _fail(answers: list[asyncio.Future[Any]], error: HyprBoxError) -> None:
     for answer in answers:
-        if answer is not None and not answer.done():
+        if not answer.done():
             answer.set_exception(error)
 
 

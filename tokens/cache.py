@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import psycopg
@@ -52,6 +52,13 @@ class VerifiedToken:
     node_pk: uuid.UUID | None
     expires_at: datetime | None
     replaces: uuid.UUID | None
+    # The two ids as text, made once: they are looked up with every call, and a string knows its hash.
+    key: str = field(init=False, repr=False, compare=False)
+    node_key: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", str(self.id))
+        object.__setattr__(self, "node_key", str(self.node_pk or ""))
 
 
 @dataclass(slots=True)

@@ -34,8 +34,11 @@ class Reply(Protocol):
         """Answer in the one error shape."""
 
 
-# By path: takes a POST with its whole body and answers later through the reply, or returns False and has done nothing.
-direct: dict[str, Callable[[Scope, bytes, Reply], bool]] = {}
+# Takes a whole body and answers later through the reply; False leaves the request to the lane, which says what is wrong.
+Taker = Callable[[bytes, Reply], bool]
+# By path: who takes POSTs with the headers of this scope, now and whenever the very same head comes again; None for those
+# that only the lane understands.
+direct: dict[str, Callable[[Scope], Taker | None]] = {}
 
 
 class ClientGone(Exception):
@@ -91,9 +94,16 @@ async def read_body(receive: Receive, limit: int) -> bytes:
     return b"".join(parts)
 
 
-def rendered(body: bytes, request_id: str) -> bytes:
-    """A JSON answer after its status line: the headers of `answer`, an empty line and the body."""
-    return b"content-length: %d\r\nx-request-id: %s\r\n" % (len(body), request_id.encode()) + _SAME_LINES + body
+def rendered(body: bytes) -> tuple[bytes, bytes]:
+    """A JSON answer after its status line, up to the request's id and from there on: the headers of `answer`, the body."""
+    return b"content-length: %d\r\nx-request-id: " % len(body), b"\r\n" + _SAME_LINES + body
+
+
+def rendered_error(error: HyprBoxError, request_id: str) -> bytes:
+    """An error after its status line."""
+    before, after = rendered(encode(error.as_dict()))
+    extra = "".join(f"{name}: {value}\r\n" for name, value in _error_headers(error).items())
+    return extra.encode() + before + request_id.encode() + after
 
 
 async def answer(send: Send, status: int, body: bytes, request_id: str, extra: Mapping[str, str] | None = None) -> None:
@@ -119,10 +129,14 @@ _SAME_LINES = b"".join(b"%s: %s\r\n" % header for header in _SAME_HEADERS) + b"\
 
 async def answer_error(send: Send, error: HyprBoxError, request_id: str) -> None:
     """Send an error in the one shape."""
+    await answer(send, error.status, encode(error.as_dict()), request_id, _error_headers(error))
+
+
+def _error_headers(error: HyprBoxError) -> dict[str, str]:
     extra = {"retry-after": str(error.retry_after)} if error.retry_after is not None else {}
     if error.status == 401:
         extra["www-authenticate"] = "Bearer"
-    await answer(send, error.status, encode(error.as_dict()), request_id, extra)
+    return extra
 
 
 def request_id_of(scope: Scope) -> str:

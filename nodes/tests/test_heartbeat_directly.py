@@ -13,7 +13,7 @@ import uvicorn
 from django.db import connection
 from django.utils import timezone
 
-from hyprbox.lib import lanes
+from hyprbox.lib import lanes, protocol
 from hyprbox.lib.protocol import Protocol
 from nodes import ingest
 from nodes.models import Heartbeat, Node
@@ -31,13 +31,21 @@ class Served:
     def __init__(self) -> None:
         self.by_lane = 0
         self.port = 0
+        self.server: uvicorn.Server | None = None
 
     async def app(self, scope: Any, receive: Any, send: Any) -> None:
         self.by_lane += 1
         await ingest.heartbeat_lane(scope, receive, send)
 
     async def connect(self) -> Pair:
-        return await asyncio.open_connection("127.0.0.1", self.port)
+        pair = await asyncio.open_connection("127.0.0.1", self.port)
+        while len(self.connections()) < 1:
+            await asyncio.sleep(0)
+        return pair
+
+    def connections(self) -> set[Any]:
+        assert self.server is not None
+        return self.server.server_state.connections
 
 
 @contextlib.asynccontextmanager
@@ -53,7 +61,7 @@ async def served() -> AsyncIterator[Served]:
         proxy_headers=False,
         interface="asgi3",
     )
-    server = uvicorn.Server(config)
+    found.server = server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)
@@ -68,6 +76,7 @@ async def served() -> AsyncIterator[Served]:
 @pytest.fixture(autouse=True)
 def directly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(lanes.direct, lane.PATH, ingest.take_directly)
+    protocol._heads.clear()
 
 
 def raw(node_id: str, token: str, *, more: str = "", **over: Any) -> bytes:
@@ -262,3 +271,138 @@ def test_a_client_that_has_gone_harms_nobody() -> None:
 
     run(work)
     assert Heartbeat.objects.count() >= 3
+
+
+# --- a head that was read before ---
+
+
+async def known(pair: Pair, token: str) -> None:
+    """Two exchanges: the first by the lane, which learns the token, the second remembers the head."""
+    for _ in range(2):
+        assert (await exchange(pair, raw("web-1", token))).status == 202
+    assert len(protocol._heads) == 1
+
+
+def test_a_known_head_is_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    token = make_token(make_node("web-1"))
+
+    async def work(server: Served, pair: Pair) -> None:
+        await known(pair, token)
+        monkeypatch.setattr(Protocol, "on_message_begin", None)  # the parser would fail here
+        for number in range(5):
+            answer = await exchange(pair, raw("web-1", token, metrics={"cpu_percent": 10.0 + number}))
+            assert answer.status == 202
+            assert set(answer.json) == {"server_time", "work_waiting"}
+
+    assert run(work).by_lane == 1
+    assert Heartbeat.objects.count() == 7
+    assert Node.objects.get().cpu_percent == 14.0
+
+
+def test_no_token_lies_among_the_known_heads() -> None:
+    token = make_token(make_node("web-1"))
+
+    async def work(_: Served, pair: Pair) -> None:
+        await known(pair, token)
+
+    run(work)
+    assert token[5:] not in repr(protocol._heads)
+    assert all(len(digest) == 32 for digest in protocol._heads)
+
+
+def test_a_known_head_says_nothing_of_the_token_or_the_body() -> None:
+    node = make_node("web-1")
+    token = make_token(node)
+
+    async def work(server: Served, pair: Pair) -> None:
+        await known(pair, token)
+        bad = await exchange(pair, raw("web-1", token).replace(b"12.5", b"-2.5"))
+        assert (bad.status, list(bad.json["error"]["fields"])) == (400, ["metrics.cpu_percent"])
+        assert (await exchange(pair, raw("web-1", token).replace(b"web-1", b"web-2"))).status == 403
+        ingest.writer.tokens.drop(token[5:13])
+        assert (await exchange(pair, raw("web-1", token))).status == 202
+        assert server.by_lane == 4
+        await asyncio.to_thread(_remove, node)
+        assert (await exchange(pair, raw("web-1", token))).status == 401
+
+    run(work)
+    assert Heartbeat.objects.count() == 3
+
+
+def test_a_known_head_in_pieces_and_several_in_one_piece() -> None:
+    token = make_token(make_node("web-1"))
+
+    async def work(server: Served, pair: Pair) -> None:
+        reader, writer = pair
+        await known(pair, token)
+        whole = raw("web-1", token)
+        end = whole.index(b"\r\n\r\n") + 4
+        for cut in (3, end - 2, end, end + 5, len(whole) - 1):
+            writer.write(whole[:cut])
+            await asyncio.sleep(0.01)
+            writer.write(whole[cut:])
+            assert (await read(reader)).status == 202, cut
+        writer.write(whole + whole[:cut])
+        await asyncio.sleep(0.01)
+        writer.write(whole[cut:] + b"\r\n" + whole)
+        assert [(await read(reader)).status for _ in range(3)] == [202] * 3
+        assert server.by_lane == 1
+
+    run(work)
+    assert Heartbeat.objects.count() == 10
+
+
+def test_what_comes_while_one_is_answered_waits_its_turn() -> None:
+    token = make_token(make_node("web-1"))
+
+    async def work(server: Served, pair: Pair) -> None:
+        reader, writer = pair
+        await known(pair, token)
+        order = asyncio.Event()
+        committed = ingest.writer._write_batch
+
+        async def slowly(conn: Any) -> None:
+            await order.wait()
+            await committed(conn)
+
+        ingest.writer._write_batch = slowly  # type: ignore[method-assign]
+        try:
+            writer.write(raw("web-1", token, metrics={"cpu_percent": 21.0}))
+            await asyncio.sleep(0.05)
+            writer.write(raw("web-1", token, metrics={"cpu_percent": 22.0}))
+            writer.write(raw("web-1", token, more="X-Request-Id: third-one\r\n", metrics={"cpu_percent": 23.0}))
+            await asyncio.sleep(0.05)
+            order.set()
+            answers = [await read(reader) for _ in range(3)]
+        finally:
+            del ingest.writer._write_batch
+        assert [answer.status for answer in answers] == [202] * 3
+        assert answers[2].headers["x-request-id"] == "third-one"
+
+    run(work)
+    assert sorted(Heartbeat.objects.values_list("cpu_percent", flat=True))[-3:] == [21.0, 22.0, 23.0]
+
+
+def test_a_server_that_stops_answers_first_and_a_silent_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    token = make_token(make_node("web-1"))
+
+    async def work(server: Served, pair: Pair) -> None:
+        await known(pair, token)
+        made = next(iter(server.connections()))
+        pair[1].write(raw("web-1", token))
+        while not made._is_answering:
+            await asyncio.sleep(0)
+        made.shutdown()
+        assert (await read(pair[0])).status == 202
+        assert await pair[0].read() == b""
+
+        reader, writer = other = await server.connect()
+        made = next(iter(server.connections()))
+        made.timeout_keep_alive = 0.3
+        for _ in range(3):  # longer than the time-out in all, never silent for so long
+            assert (await exchange(other, raw("web-1", token))).status == 202
+            await asyncio.sleep(0.2)
+        assert await asyncio.wait_for(reader.read(), 2) == b""
+        writer.close()
+
+    run(work)
