@@ -27,6 +27,7 @@ _NEEDS_NO_DATABASE = {
     "-h",
     "check",
     "collectstatic",
+    "mac_key",
     "signing_key",
     "spectacular",
 }

@@ -30,4 +30,6 @@ class Action(models.TextChoices):
     JOB_RESULT_LATE = "job.result_late", "A result arrived after the job was given up"
     JOB_REFUSED = "job.refused", "An agent refused a job"
     OUTPUT_CONFLICTED = "job.output_conflicted", "An agent sent other bytes for stored output"
+    ROW_SEALED = "row.sealed", "Sealed a row that existed before"
+    ROW_TAMPERED = "row.tampered", "A row was changed behind HyprBox's back, and refused"
     BATCH_QUEUED = "batch.queued", "Queued a batch of jobs"

@@ -22,7 +22,7 @@ class Event(models.Model):
     """
 
     at = models.DateTimeField(db_default=Now(), editable=False)
-    action = models.CharField(max_length=60, choices=Action.choices)
+    action = models.CharField(max_length=60)  # one of actions.Action
     actor_kind = models.CharField(max_length=12)
     actor_id = models.CharField(max_length=64, blank=True)
     actor_name = models.CharField(max_length=254)
@@ -30,6 +30,9 @@ class Event(models.Model):
     detail = models.JSONField(default=dict)
     ip = models.CharField(max_length=45, blank=True)
     request_id = models.CharField(max_length=64, blank=True)
+    # The sealed row that the act left, as table:pk, and the version it has since.
+    subject = models.CharField(max_length=100, blank=True, default="")
+    subject_version = models.PositiveIntegerField(null=True, blank=True)
 
     objects = EventQuerySet.as_manager()
 
@@ -38,7 +41,17 @@ class Event(models.Model):
             models.Index(fields=["target", "-id"], name="audit_by_target"),
             models.Index(fields=["actor_name", "-id"], name="audit_by_actor"),
             models.Index(fields=["action", "-id"], name="audit_by_action"),
+            models.Index(
+                fields=["subject", "-subject_version"],
+                name="audit_by_subject",
+                condition=models.Q(subject_version__isnull=False),
+            ),
         ]
+
+    @property
+    def action_label(self) -> str:
+        """The action in words."""
+        return Action(self.action).label if self.action in Action.values else self.action
 
     def __str__(self) -> str:
         return f"{self.action} {self.target} by {self.actor_name}"

@@ -10,8 +10,9 @@ from django.db import transaction
 
 from audit.actions import Action
 from audit.models import Event
-from hyprbox.lib import live
+from hyprbox.lib import live, rowmac
 from hyprbox.lib.actors import Actor
+from hyprbox.lib.rowmac import Sealed
 
 MAX_VALUE_BYTES = 1024
 
@@ -20,8 +21,18 @@ class NotInTransaction(RuntimeError):
     """An audit row must be written in the transaction of the act it records."""
 
 
-def record(action: Action, *, by: Actor, target: str = "", detail: Mapping[str, Any] | None = None) -> Event:
-    """Append one row. Raises `NotInTransaction` outside `transaction.atomic`."""
+def record(
+    action: Action,
+    *,
+    by: Actor,
+    target: str = "",
+    detail: Mapping[str, Any] | None = None,
+    row: Sealed | None = None,
+) -> Event:
+    """Append one entry. Raises `NotInTransaction` outside `transaction.atomic`.
+
+    `row` is the sealed row that the act made or changed: the entry notes its version, which every later check asks for.
+    """
     if not transaction.get_connection().in_atomic_block:
         raise NotInTransaction(NotInTransaction.__doc__)
     event = Event.objects.create(
@@ -33,6 +44,8 @@ def record(action: Action, *, by: Actor, target: str = "", detail: Mapping[str, 
         detail={key: _harmless(value) for key, value in (detail or {}).items()},
         ip=by.ip,
         request_id=by.request_id,
+        subject=rowmac.subject_of(row) if row is not None else "",
+        subject_version=row.row_version if row is not None else None,
     )
     live.publish("audit", event=event.pk)
     return event

@@ -16,7 +16,7 @@ django.setup()
 from django.conf import settings
 from django.db import connection
 
-from hyprbox.lib import signing
+from hyprbox.lib import mackey, signing
 from hyprbox.lib.actors import Actor
 from jobs import reports, services
 from jobs.models import Job
@@ -91,6 +91,7 @@ def column(data: list[bytes], total: int) -> float:
 
 def main() -> None:
     signing.create_key(settings.HYPRBOX_SIGNING_KEY_FILE)
+    mackey.create_key(settings.HYPRBOX_MAC_KEY_FILE)
     node = Node.objects.create(node_id="bench-1")
     rounds: list[dict[str, Any]] = []
     for size, total in ((65536, 8 << 20), (16384, 4 << 20)):

@@ -24,7 +24,7 @@ from typing import Any
 import psycopg
 
 from bench.harness import ROOT, Context
-from hyprbox.lib import signing
+from hyprbox.lib import mackey, signing
 
 PEERS = ROOT / "bench" / "peers"
 START_SECONDS = 30.0
@@ -73,7 +73,8 @@ def web(context: Context, url: str, **environment: str) -> Iterator[Server]:
         "--http", "hyprbox.lib.protocol:Protocol", "--no-access-log", "--no-server-header", "--no-proxy-headers", "--log-level", "warning", "--backlog", "2048", "--timeout-graceful-shutdown", "2",
     ]  # fmt: skip
     (context.folder / "static").mkdir(exist_ok=True)
-    signing.create_key(context.folder / "signing.key")  # it does not start without one
+    signing.create_key(context.folder / "signing.key")  # it does not start without these
+    mackey.create_key(context.folder / "mac.key")
     more = {"HYPRBOX_PORT": str(port), "HYPRBOX_LOG_LEVEL": "WARNING", **environment}
     with _process(command, context.environment(url, **more)) as pid:
         server = Server(f"http://127.0.0.1:{port}", pid)

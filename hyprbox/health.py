@@ -11,7 +11,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
-from hyprbox.lib import live, signing
+from hyprbox.lib import live, mackey, signing
 from hyprbox.lib.errors import NotAuthenticated, NotFound
 from jobs import deadlines
 from nodes import selectors as nodes
@@ -60,11 +60,20 @@ def _signing_key() -> str:
     return ""
 
 
+def _mac_key() -> str:
+    try:
+        mackey.key()
+    except mackey.MacKeyUnusable as error:
+        return str(error)
+    return ""
+
+
 CHECKS: dict[str, Callable[[], str]] = {
     "database": _database,
     "migrations": _migrations,
     "listener": _listener,
     "signing_key": _signing_key,
+    "mac_key": _mac_key,
 }
 
 

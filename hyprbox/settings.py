@@ -26,6 +26,7 @@ HYPRBOX_VAR_DIR = Path(env.str("HYPRBOX_VAR_DIR", default=str(BASE_DIR / "var"))
 HYPRBOX_PORT: int = env.int("HYPRBOX_PORT", default=8000)
 HYPRBOX_PUBLIC_URL: str = env.str("HYPRBOX_PUBLIC_URL", default=f"http://127.0.0.1:{HYPRBOX_PORT}").rstrip("/")
 HYPRBOX_SIGNING_KEY_FILE = Path(env.str("HYPRBOX_SIGNING_KEY_FILE", default=str(HYPRBOX_VAR_DIR / "signing.key")))
+HYPRBOX_MAC_KEY_FILE = Path(env.str("HYPRBOX_MAC_KEY_FILE", default=str(HYPRBOX_VAR_DIR / "mac.key")))
 HYPRBOX_TRUSTED_PROXIES: list[str] = env.list("HYPRBOX_TRUSTED_PROXIES", default=[])
 HYPRBOX_OFFLINE_AFTER: int = env.int("HYPRBOX_OFFLINE_AFTER", default=600)  # seconds
 HYPRBOX_ALLOW_REGISTRATION: bool = env.bool("HYPRBOX_ALLOW_REGISTRATION", default=False)

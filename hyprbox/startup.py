@@ -6,20 +6,28 @@ from django.conf import settings
 from django.core import checks
 from django.db import DatabaseError, connection
 
-from hyprbox.lib import signing
+from hyprbox.lib import mackey, signing
 
 
 def refusals() -> list[str]:
     """A sentence for each thing that is wrong; empty when the process may serve."""
     if settings.DEBUG:
         return []
-    return [*_signing_key(), *_durability(), *_deployment()]
+    return [*_signing_key(), *_mac_key(), *_durability(), *_deployment()]
 
 
 def _signing_key() -> list[str]:
     try:
         signing.signer()
     except signing.SigningKeyUnusable as error:
+        return [str(error)]
+    return []
+
+
+def _mac_key() -> list[str]:
+    try:
+        mackey.key()
+    except mackey.MacKeyUnusable as error:
         return [str(error)]
     return []
 

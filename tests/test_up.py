@@ -71,9 +71,9 @@ def test_this_machine_is_online_soon(running: House) -> None:
 
 
 def test_secrets_are_closed_to_others(running: House) -> None:
-    names = ("secret.key", "signing.key", "agent/token")
+    names = ("secret.key", "signing.key", "mac.key", "agent/token")
     modes = {name: (running.folder / name).stat().st_mode & 0o777 for name in names}
-    assert modes == {"secret.key": 0o600, "signing.key": 0o400, "agent/token": 0o600}
+    assert modes == {"secret.key": 0o600, "signing.key": 0o400, "mac.key": 0o400, "agent/token": 0o600}
 
 
 def test_a_second_one_on_the_same_folder_is_refused(running: House) -> None:

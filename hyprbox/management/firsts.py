@@ -1,4 +1,4 @@
-"""What the first start makes and every later one finds: tables, the signing key, an admin, the agent's token.
+"""What the first start makes and every later one finds: tables, the keys, an admin, the agent's token.
 
 Needs Django set up; `up` imports it only then.
 """
@@ -19,7 +19,7 @@ from django.db import connection, connections
 from accounts import services as accounts
 from accounts.models import User
 from hyprbox import enrolment
-from hyprbox.lib import signing
+from hyprbox.lib import mackey, signing
 from hyprbox.lib.actors import Actor, Role
 from hyprbox.lib.errors import HyprBoxError
 from hyprbox.lib.postgres import advisory_lock
@@ -57,6 +57,14 @@ def signing_key() -> None:
     try:
         signing.signer()
     except signing.SigningKeyUnusable as error:
+        raise CannotStart(str(error)) from error
+
+
+def mac_key() -> None:
+    mackey.create_key(settings.HYPRBOX_MAC_KEY_FILE)
+    try:
+        mackey.key()
+    except mackey.MacKeyUnusable as error:
         raise CannotStart(str(error)) from error
 
 

@@ -49,6 +49,7 @@ CREATE TRIGGER faults_output AFTER UPDATE ON jobs_transcript FOR EACH ROW EXECUT
 def main(nodes: list[str], concurrency: int) -> dict[str, object]:
     by = Actor.system("faults")
     firsts.signing_key()
+    firsts.mac_key()
     firsts.migrate()
     firsts.first_admin(by)
     tokens = {node: enrolment.enrol(by=by, name=node, node_id=node).plaintext for node in nodes}

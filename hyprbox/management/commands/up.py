@@ -134,6 +134,7 @@ class Up:
         by = Actor.system("up")
         try:
             firsts.signing_key()
+            firsts.mac_key()
             firsts.migrate()
             admin = firsts.first_admin(by)
             agent = None

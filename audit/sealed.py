@@ -1,0 +1,103 @@
+"""Sealed rows together with what the audit log knows of them. `hyprbox.lib.rowmac` tells how a verb uses this.
+
+The log's newest version of a row is the highest that any entry names, not that of the last entry: whoever can insert
+entries can then make a row invalid, but never make an old one valid again.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from django.db import transaction
+from django.db.models import Max, Model, OuterRef, QuerySet, Subquery, TextField, Value
+from django.db.models.functions import Cast, Concat
+
+from audit.models import Event
+from hyprbox.lib import rowmac
+from hyprbox.lib.rowmac import RowTampered, Sealed
+
+__all__ = ["NEWEST", "RowTampered", "check", "create", "first", "lock", "save", "seal_existing", "with_newest"]
+
+M = TypeVar("M", bound=Sealed)
+
+# The newest version for `table_pk`, an SQL expression of type text, in statements that are not the ORM's.
+NEWEST = "(SELECT max(subject_version) FROM audit_event WHERE subject_version IS NOT NULL AND subject = {table_pk})"
+
+
+def with_newest(rows: QuerySet[M]) -> QuerySet[M]:
+    """The same rows, each with `newest_version`, in the same query: `check` needs no other."""
+    subject = Concat(Value(f"{rows.model._meta.db_table}:"), Cast(OuterRef("pk"), TextField()))
+    known = Event.objects.filter(subject=subject, subject_version__isnull=False).order_by("-subject_version")
+    annotated: Any = rows.annotate(newest_version=Subquery(known.values("subject_version")[:1]))
+    found: QuerySet[M] = annotated
+    return found
+
+
+def check(row: Sealed) -> None:
+    """Raises `RowTampered` for a row that HyprBox did not leave so. The row is locked, or comes from `with_newest`."""
+    rowmac.check(row, _newest(row))
+
+
+def problem(row: Sealed) -> str:
+    """What is wrong with a row, or ""."""
+    return rowmac.problem(row, _newest(row))
+
+
+def first(rows: QuerySet[M]) -> M | None:
+    """The first of these rows, checked, or None. Raises `RowTampered`."""
+    row = with_newest(rows).first()
+    if row is not None:
+        check(row)
+    return row
+
+
+def lock(rows: QuerySet[M]) -> M | None:
+    """The first of these rows, locked until the transaction ends and checked, or None. Raises `RowTampered`.
+
+    The version is looked up after the lock is held: what another verb did meanwhile counts.
+    """
+    row = rows.select_for_update(of=("self",)).first()
+    if row is not None:
+        check(row)
+    return row
+
+
+def create(row: M) -> M:
+    """Seal a new row and insert it. Its audit entry has to follow in the same transaction, with `row=`."""
+    rowmac.seal(row)
+    row.save(force_insert=True)
+    return row
+
+
+def save(row: Sealed, *fields: str) -> None:
+    """Seal a row's next version and write these fields of it. Its audit entry follows in the same transaction."""
+    rowmac.seal(row)
+    row.save(update_fields=[*fields, "mac", "row_version"])
+    row.__dict__.pop("newest_version", None)
+
+
+def seal_existing(model: type[Model], sealed: tuple[str, ...], event: type[Model]) -> int:
+    """For migrations, with their historical models: seal the rows that have no seal yet. Returns how many."""
+    count = 0
+    with transaction.atomic():
+        for row in model._default_manager.filter(row_version=0).select_for_update():
+            fields: dict[str, Any] = {name: getattr(row, name) for name in sealed}
+            mac = rowmac.mac_of(model._meta.db_table, row.pk, 1, fields)
+            model._default_manager.filter(pk=row.pk).update(mac=mac, row_version=1)
+            subject = rowmac.subject_of(row)
+            event._default_manager.create(
+                action="row.sealed", actor_kind="system", actor_name="migrate", target=subject,
+                subject=subject, subject_version=1,
+            )  # fmt: skip
+            count += 1
+    return count
+
+
+def _newest(row: Sealed) -> int | None:
+    if hasattr(row, "newest_version"):
+        known: int | None = row.newest_version
+        return known
+    found: int | None = Event.objects.filter(subject=rowmac.subject_of(row), subject_version__isnull=False).aggregate(
+        newest=Max("subject_version")
+    )["newest"]
+    return found
