@@ -30,13 +30,16 @@ _CATEGORY = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _SYSTEM = re.compile(r"[a-z][a-z0-9]*(-[0-9]+(\.[0-9]+)*)?")
 
 _KEYS = frozenset(
-    ("name", "title", "description", "category", "risk", "systems", "timeout_seconds", "variables", *PARTS)
+    ("name", "title", "description", "category", "risk", "systems", "tested", "timeout_seconds", "variables", *PARTS)
 )
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A checked preset. `revision` is the SHA-256 of its canonical form: the same text, the same revision."""
+    """A checked preset. `revision` is the SHA-256 of its canonical form: the same text, the same revision.
+
+    `systems` are those on which it is expected to work, none meaning any Linux; `tested` those on which its tests ran it.
+    """
 
     name: str
     title: str
@@ -45,6 +48,7 @@ class Preset:
     risk: str
     apply: str
     systems: tuple[str, ...] = ()
+    tested: tuple[str, ...] = ()
     timeout_seconds: int = DEFAULT_TIMEOUT_SECONDS
     variables: tuple[Variable, ...] = ()
     check: str | None = None
@@ -106,6 +110,7 @@ def to_document(preset: Preset) -> dict[str, Any]:
         "category": preset.category,
         "risk": preset.risk,
         "systems": list(preset.systems),
+        "tested": list(preset.tested),
         "timeout_seconds": preset.timeout_seconds,
         "variables": [variable_document(variable) for variable in preset.variables],
     }
@@ -137,7 +142,8 @@ class _Reader:
             "description": self.text("description", 2000),
             "category": self.matching("category", _CATEGORY, "at most 32 characters of a-z, 0-9 and dashes"),
             "risk": self.risk(),
-            "systems": self.systems(),
+            "systems": self.systems("systems", "empty means any Linux"),
+            "tested": self.tested(),
             "timeout_seconds": self.timeout(),
             "variables": self.variables(),
         }
@@ -178,15 +184,24 @@ class _Reader:
             return ""
         return value
 
-    def systems(self) -> tuple[str, ...]:
-        value = self.data.get("systems", [])
+    def systems(self, key: str, empty: str) -> tuple[str, ...]:
+        value = self.data.get(key, [])
         if not isinstance(value, list) or len(value) > 50:
-            self.complain("systems", "This is a list of at most 50 systems; empty means any Linux.")
+            self.complain(key, f"This is a list of at most 50 systems; {empty}.")
             return ()
         for position, system in enumerate(value):
             if not isinstance(system, str) or not _SYSTEM.fullmatch(system) or len(system) > 40:
-                self.complain(f"systems[{position}]", "A system is written like debian-12 or ubuntu-24.04.")
+                self.complain(f"{key}[{position}]", "A system is written like debian-12 or ubuntu-24.04.")
         return tuple(value)
+
+    def tested(self) -> tuple[str, ...]:
+        tested = self.systems("tested", "empty means that nobody tried it")
+        systems = self.data.get("systems")
+        if systems and isinstance(systems, list):
+            for position, system in enumerate(tested):
+                if system not in systems:
+                    self.complain(f"tested[{position}]", f"{system} is not among the systems of this preset.")
+        return tested
 
     def timeout(self) -> int:
         value = self.data.get("timeout_seconds", DEFAULT_TIMEOUT_SECONDS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,37 @@ NO_ROLLBACK = {
     "system-report": "it changes nothing",
     "system-update": "packages are not downgraded",
 }
+UNTRIED = {
+    "system-update": "it needs an archive with newer packages, and a room has no network",
+}
+SAMPLES: dict[str, str] = {}
+"""Values for required variables that have no default and are not host names."""
+
+
+def calls_that_run() -> Iterator[str]:
+    """The name of every preset that a test beside this one runs, as it stands in the call."""
+    for file in Path(__file__).parent.glob("test_catalogue*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name):
+                name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
+                if name in ("play", "life"):
+                    yield from (word.value for word in node.args if isinstance(word, ast.Constant))
+
+
+def test_every_preset_is_run_for_real_or_there_is_a_reason() -> None:
+    tried = {*calls_that_run(), "system-report"} & set(catalogue.builtin())
+    assert tried | set(UNTRIED) == set(catalogue.builtin()), "a preset has neither a test that runs it nor a reason"
+    assert not tried & set(UNTRIED), "a reason is out of date"
+
+
+@pytest.mark.parametrize("preset", EVERY)
+def test_it_says_where_it_was_tested_and_where_it_should_work(preset: documents.Preset) -> None:
+    assert preset.tested == ("debian-12",), "rooms, and the machines that run these tests, are Debian 12"
+    debian = [system for system in preset.systems if system.startswith("debian")]
+    ubuntu = [system for system in preset.systems if system.startswith("ubuntu")]
+    if preset.systems:
+        assert debian == ["debian-11", "debian-12", "debian-13"]
+        assert ubuntu == ["ubuntu-22.04", "ubuntu-24.04", "ubuntu-26.04"]
 
 
 def test_the_first_six_are_there() -> None:
@@ -51,7 +84,7 @@ def test_it_has_check_verify_and_rollback_or_a_reason(preset: documents.Preset) 
 def test_its_variables_help_and_its_defaults_render(preset: documents.Preset) -> None:
     assert all(variable.help for variable in preset.variables)
     missing = {
-        variable.name: "web-1.example.org"
+        variable.name: SAMPLES.get(variable.name, "web-1.example.org")
         for variable in preset.variables
         if variable.required and variable.default is None
     }

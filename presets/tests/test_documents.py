@@ -27,6 +27,7 @@ def complaints(**over: Any) -> dict[str, list[str]]:
 def test_a_document_reads_the_same_from_yaml_and_json_and_back() -> None:
     full = document(
         systems=["debian-12", "ubuntu-24.04", "alpine"],
+        tested=["debian-12"],
         timeout_seconds=60,
         check="true\n",
         verify="true\n",
@@ -46,6 +47,8 @@ def test_a_document_reads_the_same_from_yaml_and_json_and_back() -> None:
     assert parse(to_document(preset)) == preset
     assert load_yaml(yaml.safe_dump(to_document(preset))) == preset
     assert to_document(preset)["variables"][1]["default"] == "15m"
+    assert to_document(preset)["tested"] == ["debian-12"]
+    assert parse(document(tested=["arch"])).tested == ("arch",), "no systems means any"
     assert list(preset.parts) == ["check", "apply", "verify", "rollback"]
 
 
@@ -77,6 +80,9 @@ def test_the_revision_is_the_digest_of_what_the_preset_is() -> None:
         ({"systems": "debian-12"}, "systems", "list"),
         ({"systems": ["Debian 12"]}, "systems[0]", "debian-12"),
         ({"systems": [12]}, "systems[0]", "debian-12"),
+        ({"tested": "debian-12"}, "tested", "list"),
+        ({"tested": ["Debian"]}, "tested[0]", "debian-12"),
+        ({"systems": ["debian-12"], "tested": ["debian-12", "alpine"]}, "tested[1]", "not among"),
         ({"timeout_seconds": 0}, "timeout_seconds", "1 to 86400"),
         ({"timeout_seconds": True}, "timeout_seconds", "1 to 86400"),
         ({"timeout_seconds": "900"}, "timeout_seconds", "1 to 86400"),
