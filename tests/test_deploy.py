@@ -58,7 +58,7 @@ def test_systemd_understands_every_line(unit: Path, tmp_path: Path) -> None:
 
 def test_units_run_what_exists() -> None:
     assert "hyprbox.asgi:application" in settings_of(WEB)["ExecStart"]
-    assert settings_of(WORKER)["ExecStart"].endswith("manage.py procrastinate worker")
+    assert settings_of(WORKER)["ExecStart"].endswith("manage.py worker")
     assert 'hyprnode = "agent.daemon:main"' in (ROOT / "pyproject.toml").read_text()
 
 

@@ -199,8 +199,9 @@ def hears_come_back(name: str, call: Callable[[], httpx.Response]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["stopped", "killed"])
 def test_the_database_goes_away_and_comes_back(server: Server, caller: Caller, how: str) -> None:
-    queued = caller.queue()
+    queued, due = caller.queue(), caller.queue()
     assert queued.status_code == 201, queued.text
+    worker = server.children["worker"]
     end(server.postgres, how)
     try:
         for _ in range(2):  # the first call finds a broken connection, the next ones find none
@@ -217,6 +218,11 @@ def test_the_database_goes_away_and_comes_back(server: Server, caller: Caller, h
         wait_for(lambda call=call: call().status_code < 500, seconds=RECOVERY_SECONDS)  # type: ignore[misc]
     assert time.monotonic() - began <= RECOVERY_SECONDS
     assert caller.http.get(f"/api/jobs/{queued.json()['id']}", headers=caller.person).json()["status"] == "QUEUED"
+    # The worker was there all the time and goes on: what is due now ends with its next round.
+    server.sql("UPDATE jobs_job SET expires_at = now() WHERE id = %s", due.json()["id"])
+    path = f"/api/jobs/{due.json()['id']}"
+    wait_for(lambda: caller.http.get(path, headers=caller.person).json()["status"] == "FAILED", seconds=30)
+    assert (worker.is_alive, worker.starts) == (True, 1)
 
 
 def end(postgres: EmbeddedPostgres, how: str) -> None:

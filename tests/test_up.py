@@ -61,7 +61,7 @@ def test_it_runs_everything_and_says_where(running: House) -> None:
     assert running.is_ready()
     assert running.said(running.url)
     assert running.said("Stop with Ctrl-C")
-    for part in ("uvicorn", "procrastinate", "hyprnode", "postgres -D"):
+    for part in ("uvicorn", "manage.py worker", "hyprnode", "postgres -D"):
         assert running.find(part)
 
 
@@ -83,7 +83,7 @@ def test_a_second_one_on_the_same_folder_is_refused(running: House) -> None:
 
 @pytest.mark.parametrize("part", ["web", "worker", "agent"])
 def test_a_child_that_dies_comes_back(running: House, part: str) -> None:
-    pattern = {"web": "uvicorn", "worker": "procrastinate", "agent": "hyprnode"}[part]
+    pattern = {"web": "uvicorn", "worker": "manage.py worker", "agent": "hyprnode"}[part]
     running.find(pattern).kill()
     wait_for(lambda: running.said(f"The {part} was ended by signal 9"), why=running.text)
     wait_for(lambda: running.has(pattern))
@@ -130,7 +130,7 @@ def test_it_starts_again_after_everything_was_killed(up: House) -> None:
 def test_it_ends_what_a_killed_supervisor_left(up: House) -> None:
     process = up.start().process
     assert process is not None
-    left = {up.find(part).pid for part in ("uvicorn", "procrastinate", "hyprnode")}
+    left = {up.find(part).pid for part in ("uvicorn", "manage.py worker", "hyprnode")}
     process.kill()
     process.wait()
     up.start()

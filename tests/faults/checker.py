@@ -81,7 +81,8 @@ def every_accepted_job_exists_and_no_other(evidence: Evidence) -> Iterator[str]:
 def every_job_has_ended(evidence: Evidence) -> Iterator[str]:
     for job in evidence.jobs.values():
         if job.status not in TERMINAL or job.finished_at is None:
-            yield f"job {job.id} is {job.status}"
+            since = job.started_at or job.claimed_at or job.created_at
+            yield f"job {job.id} of {job.node} is still {job.status}, since {since:%H:%M:%S}"
 
 
 @_invariant("I3")

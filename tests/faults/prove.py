@@ -1,4 +1,7 @@
-"""`script/prove`: the fault harness at length. Exit code 1 on a violation, 0 without one."""
+"""`script/prove`: the fault harness at length.
+
+Exit code 0 without a violation, 1 with one, 2 when the harness itself failed and there is no verdict, 130 after a second Ctrl-C.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import random
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Sequence
 from types import FrameType
 
@@ -40,6 +44,10 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("Stopped without a verdict.", flush=True)
         return 130
+    except Exception:  # noqa: BLE001 - whatever it was, it is no violation and must not look like one
+        traceback.print_exc()
+        print("No verdict: the harness failed, see above.", flush=True)
+        return 2
     return 1 if verdict.violations else 0
 
 

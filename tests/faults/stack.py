@@ -28,8 +28,6 @@ from tests.faults.proxy import Proxy
 from tests.faults.witness_preset import ROOT_VARIABLE
 from tests.house import EMAIL, PASSWORD, ROOT, clean_environment, free_port, wait_for
 
-OUTAGE_SECONDS = 90.0  # the worker tries for 30 s, and may first have to notice
-
 
 @dataclass
 class Stack:
@@ -56,7 +54,6 @@ class Stack:
         self.people = People(self.url)
         self.tokens: dict[str, str] = {}
         self.children: dict[str, Child] = {}
-        self._outage_until = 0.0
 
     # --- life ---
 
@@ -66,7 +63,7 @@ class Stack:
         self.tokens = made["tokens"]
         self.proxy.start()
         self._add("web", ["-m", "uvicorn", "tests.faults.witness_preset:application", *_WEB, str(self.port)])
-        self._add("worker", ["manage.py", "procrastinate", "worker"])
+        self._add("worker", ["manage.py", "worker"])
         for node in self.nodes:
             self._add(node, ["-m", "tests.faults.host"], self._agent_environment(node, made["keys_sha256"]))
         for child in self.children.values():
@@ -162,7 +159,6 @@ class Stack:
         pid = int((self.postgres.place.data / "postmaster.pid").read_text().split()[0])
         os.kill(pid, signal.SIGKILL)
         self.kills["postgres"] += 1
-        self._outage_until = time.monotonic() + OUTAGE_SECONDS
 
     def bring_back(self) -> None:
         """Start whoever is not there, as a supervisor does; who died by itself is noted."""
@@ -170,15 +166,10 @@ class Stack:
             self.postgres.start()
         for child in self.children.values():
             if not child.is_alive:
-                self._note_death(child)
+                if child.died_unasked:
+                    self.unasked.append(child.died_unasked)
                 child.process = None
                 child.start()
-
-    def _note_death(self, child: Child) -> None:
-        # A worker that lost its database ends, some with 0 and some 30 s later with 1; whoever supervises it starts it again.
-        is_outage = child.name == "worker" and time.monotonic() < self._outage_until
-        if child.died_unasked and not is_outage:
-            self.unasked.append(child.died_unasked)
 
     def kill_runner(self, job_id: str) -> bool:
         pid = self.runners().get(job_id)

@@ -107,7 +107,7 @@ class Up:
         self._start_database()
         admin, agent = self._firsts()
         self._add("web", _web(self.options.port))
-        self._add("worker", [sys.executable, "manage.py", "procrastinate", "worker"])
+        self._add("worker", [sys.executable, "manage.py", "worker"])
         self._wait_until_ready()
         if agent:
             self._add("agent", [str(Path(sys.executable).with_name("hyprnode"))], agent, stop_seconds=20)

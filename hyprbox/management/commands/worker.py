@@ -1,0 +1,17 @@
+"""`manage.py worker`: deadlines, retention, status flips and whatever else time starts."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from hyprbox import worker
+
+
+class Command(BaseCommand):
+    help = "Run what time starts: deadlines, retention, alerts. Any number of them may run; SIGTERM ends it."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        asyncio.run(worker.work())
