@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts import services
+from accounts import passwords, people, services
 from accounts.authentication import COOKIE
 from accounts.errors import ForeignOrigin
 from accounts.models import User
@@ -94,6 +94,11 @@ def _set_cookie(response: Response, access: str) -> None:
     )
 
 
+def agent_of(request: Request) -> str:
+    """What the program calls itself; it helps people to know their sessions again."""
+    return request.headers.get("User-Agent", "")[:200]
+
+
 class PublicView(APIView):
     """A call that is made before there is a credential."""
 
@@ -105,7 +110,7 @@ class Login(PublicView):
     def post(self, request: Request) -> Response:
         require_same_origin(request)
         given = parse(LoginInput, request)
-        session = services.log_in(email=given["email"], password=given["password"], by=actor_of(request))
+        session = services.log_in(by=actor_of(request), user_agent=agent_of(request), **given)
         return session_response(session, 200)
 
 
@@ -114,14 +119,15 @@ class Register(PublicView):
         require_same_origin(request)
         given = parse(RegisterInput, request)
         is_open = settings.DEBUG or settings.HYPRBOX_ALLOW_REGISTRATION
-        return session_response(services.register(by=actor_of(request), is_open=is_open, **given), 201)
+        session = people.register(by=actor_of(request), is_open=is_open, user_agent=agent_of(request), **given)
+        return session_response(session, 201)
 
 
 class Refresh(PublicView):
     def post(self, request: Request) -> Response:
         require_same_origin(request)
         given = parse(RefreshInput, request)
-        pair = services.refresh(token=given["refresh"], by=actor_of(request))
+        pair = services.refresh(token=given["refresh"], by=actor_of(request), user_agent=agent_of(request))
         response = Response({"access": pair.access, "refresh": pair.refresh})
         if COOKIE in request.COOKIES:
             _set_cookie(response, pair.access)
@@ -145,5 +151,5 @@ class Me(APIView):
 class Password(APIView):
     def post(self, request: Request) -> Response:
         given = parse(PasswordInput, request)
-        services.change_password(by=actor_of(request), current=given["current"], new=given["new"])
+        passwords.change_password(by=actor_of(request), **given)
         return Response(status=204)

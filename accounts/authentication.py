@@ -6,8 +6,9 @@ The header wins over cookies. Every request reads `is_active`, the role and `tok
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
 from http.cookies import CookieError, SimpleCookie
-from importlib import import_module
 from typing import Any
 
 from django.conf import settings
@@ -18,9 +19,10 @@ from rest_framework.authentication import BaseAuthentication, CSRFCheck
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 
-from accounts import jwt
+from accounts import jwt, keys
 from accounts.models import User
-from accounts.selectors import actor_for, find_active
+from accounts.selectors import KEY_SCHEME, actor_for, find_active, find_family, find_key
+from accounts.sessions import SessionStore
 from hyprbox.lib import lanes
 from hyprbox.lib.actors import Actor, set_actor
 from hyprbox.lib.errors import NotAuthenticated
@@ -29,13 +31,57 @@ from hyprbox.lib.threads import in_thread
 COOKIE = "hb_token"
 
 
-def user_of_access_token(text: str) -> User:
-    """Raises `NotAuthenticated` for anything but a good token of an active user."""
-    user_id, version = jwt.read_access(text)
-    user = find_active(user_id)
-    if user is None or user.token_version != version:
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """A user and what proved it: `session` is a family's or a page session's id, `scopes` are those of a key."""
+
+    user: User
+    session: str = ""
+    fresh_until: datetime | None = None
+    scopes: tuple[str, ...] | None = None
+
+    def actor(self, *, ip: str, request_id: str) -> Actor:
+        return actor_for(
+            self.user,
+            ip=ip,
+            request_id=request_id,
+            session=self.session,
+            fresh_until=self.fresh_until,
+            scopes=self.scopes,
+        )
+
+
+def prove_bearer(text: str) -> Proven:
+    """Raises `NotAuthenticated` for anything but a good access token or key of an active user."""
+    if text.startswith(KEY_SCHEME):
+        key = find_key(text)
+        if key is None:
+            raise NotAuthenticated()
+        keys.note_use(key)
+        return Proven(key.user, scopes=tuple(key.scopes))
+    return prove_access(text)
+
+
+def prove_access(text: str) -> Proven:
+    """Raises `NotAuthenticated` for anything but a good access token of an active user."""
+    access = jwt.read_access(text)
+    if access.family:
+        family = find_family(access.family, access.user_id)
+        if family is None:
+            raise NotAuthenticated()
+        return Proven(family.user, str(family.pk), family.fresh_until)
+    user = find_active(access.user_id)
+    if user is None or user.token_version != access.version:
         raise NotAuthenticated()
-    return user
+    return Proven(user)
+
+
+def prove_session(store: SessionStore, user: Any) -> Proven | None:
+    """What a page's session proves; None when there is nobody in it."""
+    if not isinstance(user, User) or not user.is_active:
+        return None
+    row = store.row
+    return Proven(user, str(row.pk) if row else "", row.fresh_until if row else None)
 
 
 class ActorMiddleware:
@@ -49,21 +95,23 @@ class ActorMiddleware:
         if request.path.startswith(settings.STATIC_URL) or not request.COOKIES.get(settings.SESSION_COOKIE_NAME):
             set_actor(request, Actor.anonymous(ip=ip, request_id=request_id))
             return self.get_response(request)
-        user = request.user
-        if isinstance(user, User) and user.is_active:
-            set_actor(request, actor_for(user, ip=ip, request_id=request_id))
-        else:
+        store: Any = request.session
+        proven = prove_session(store, request.user)
+        if proven is None:
             set_actor(request, Actor.anonymous(ip=ip, request_id=request_id))
+            return self.get_response(request)
+        store.touch()
+        set_actor(request, proven.actor(ip=ip, request_id=request_id))
         return self.get_response(request)
 
 
-def _actor(request: Request, user: User) -> Actor:
+def _actor(request: Request, proven: Proven) -> Actor:
     http = request._request
-    return actor_for(user, ip=getattr(http, "client_ip", ""), request_id=getattr(http, "id", ""))
+    return proven.actor(ip=getattr(http, "client_ip", ""), request_id=getattr(http, "id", ""))
 
 
 class BearerAuthentication(BaseAuthentication):
-    """`Authorization: Bearer` with an access token. Node tokens are for agent routes only."""
+    """`Authorization: Bearer` with an access token or an API key. Node tokens are for agent routes only."""
 
     def authenticate(self, request: Request) -> tuple[User, Actor] | None:
         text = request.headers.get("Authorization", "")
@@ -74,8 +122,8 @@ class BearerAuthentication(BaseAuthentication):
             raise NotAuthenticated("Send the token as “Authorization: Bearer ...”.")
         if token.startswith("hbnt_"):
             raise NotAuthenticated("A node token opens the agents' routes only.")
-        user = user_of_access_token(token.strip())
-        return user, _actor(request, user)
+        proven = prove_bearer(token.strip())
+        return proven.user, _actor(request, proven)
 
     def authenticate_header(self, request: Request) -> str:
         return "Bearer"
@@ -89,11 +137,11 @@ class CookieAuthentication(BaseAuthentication):
         if not token or request.headers.get("Authorization"):
             return None
         try:
-            user = user_of_access_token(token)
+            proven = prove_access(token)
         except NotAuthenticated:
             return None  # a stale cookie: the page's session may still be good
         enforce_csrf(request)
-        return user, _actor(request, user)
+        return proven.user, _actor(request, proven)
 
 
 class PageSessionAuthentication(BaseAuthentication):
@@ -102,11 +150,12 @@ class PageSessionAuthentication(BaseAuthentication):
     def authenticate(self, request: Request) -> tuple[User, Actor] | None:
         if request.headers.get("Authorization"):
             return None
-        user = getattr(request._request, "user", None)
-        if not isinstance(user, User) or not user.is_active:
+        http: Any = request._request
+        proven = prove_session(http.session, getattr(http, "user", None))
+        if proven is None:
             return None
         enforce_csrf(request)
-        return user, _actor(request, user)
+        return proven.user, _actor(request, proven)
 
 
 def enforce_csrf(request: Request) -> None:
@@ -117,40 +166,44 @@ def enforce_csrf(request: Request) -> None:
         raise PermissionDenied(f"CSRF: {reason}")
 
 
-def _scope_user(scope: lanes.Scope) -> User:
+def _scope_proven(scope: lanes.Scope) -> Proven:
     authorization = lanes.header(scope, b"authorization")
     if authorization:
-        return user_of_access_token(lanes.bearer(scope))
+        return prove_bearer(lanes.bearer(scope))
     try:
         cookies = SimpleCookie(lanes.header(scope, b"cookie"))
     except CookieError:
         raise NotAuthenticated() from None
     if COOKIE in cookies:
         try:
-            return user_of_access_token(cookies[COOKIE].value)
+            return prove_access(cookies[COOKIE].value)
         except NotAuthenticated:
             pass
     if settings.SESSION_COOKIE_NAME in cookies:
-        user = _session_user(cookies[settings.SESSION_COOKIE_NAME].value)
-        if user is not None:
-            return user
+        proven = _session_proven(cookies[settings.SESSION_COOKIE_NAME].value)
+        if proven is not None:
+            return proven
     raise NotAuthenticated()
 
 
-def _session_user(session_key: str) -> User | None:
-    """The same checks that Django's own middleware makes, for a connection that has no request."""
+def _session_proven(session_key: str) -> Proven | None:
+    """The same checks that Django's own middleware makes, for a connection that has no request.
+
+    An open stream is no sign that someone is there: it does not keep a session from becoming idle.
+    """
     request: Any = HttpRequest()
-    request.session = import_module(settings.SESSION_ENGINE).SessionStore(session_key)
+    request.session = SessionStore(session_key)
     if not {SESSION_KEY, BACKEND_SESSION_KEY, HASH_SESSION_KEY} <= set(request.session.keys()):
         return None
     user = get_user(request)
-    if not isinstance(user, User) or not user.is_active:
+    if not isinstance(user, User):
         return None
     stored = request.session.get(HASH_SESSION_KEY, "")
-    return user if constant_time_compare(stored, user.get_session_auth_hash()) else None
+    is_same = constant_time_compare(stored, user.get_session_auth_hash())
+    return prove_session(request.session, user) if is_same else None
 
 
 async def actor_from_scope(scope: lanes.Scope) -> Actor:
     """The person behind a stream. Raises `NotAuthenticated`."""
-    user = await in_thread(_scope_user, scope)
-    return actor_for(user, ip=lanes.peer_ip(scope), request_id=lanes.request_id_of(scope))
+    proven = await in_thread(_scope_proven, scope)
+    return proven.actor(ip=lanes.peer_ip(scope), request_id=lanes.request_id_of(scope))

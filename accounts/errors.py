@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hyprbox.lib.errors import Conflict, Forbidden, NotAuthenticated, RateLimited
+from hyprbox.lib.errors import Conflict, Forbidden, InvalidInput, NotAuthenticated, NotFound, RateLimited
 
 
 class WrongCredentials(NotAuthenticated):
@@ -11,6 +11,10 @@ class WrongCredentials(NotAuthenticated):
 
 class TooManyLogins(RateLimited):
     """Too many attempts. Wait a little, then try again."""
+
+
+class TooManyAttempts(RateLimited):
+    """Too many attempts from this address. Wait a minute, then try again."""
 
 
 class RefreshTokenInvalid(NotAuthenticated):
@@ -27,3 +31,31 @@ class RegistrationClosed(Forbidden):
 
 class ForeignOrigin(Forbidden):
     """This request came from another site."""
+
+
+class OwnAccount(Forbidden):
+    """Nobody changes their own role, disables or removes themselves: another admin does."""
+
+
+class LastAdmin(Conflict):
+    """This is the last active admin: make someone else an admin first."""
+
+
+class UnknownUser(NotFound):
+    """There is no user with that id."""
+
+
+class UnknownSession(NotFound):
+    """There is no session with that id."""
+
+
+class UnknownKey(NotFound):
+    """There is no API key with that id."""
+
+
+class UnknownInvitation(NotFound):
+    """There is no open invitation with that id."""
+
+
+class LinkInvalid(InvalidInput):
+    """This link is not valid any more. It works once and for a limited time."""

@@ -1,4 +1,4 @@
-"""People, their refresh-token families, and the counters that slow down guessing."""
+"""People, the places where they are signed in, their keys and links, and the counters that slow down guessing."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import uuid
 from typing import Any, ClassVar
 
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models.functions import Lower, Now
 from django.utils.crypto import salted_hmac
 
-from hyprbox.lib.actors import Role
+from hyprbox.lib.actors import Role, Scope
 
 
 class UserManager(BaseUserManager["User"]):
@@ -68,18 +69,118 @@ class User(AbstractBaseUser):
         return salted_hmac("accounts.session", value, secret=secret, algorithm="sha256").hexdigest()
 
 
-class RefreshFamily(models.Model):
-    """All refresh tokens that descend from one login. Only `current_jti` is good."""
+class Login(models.Model):
+    """One place where someone is signed in, until `expires_at` at the latest.
+
+    `fresh_until` is when the last proof of presence for sensitive acts ends; None when there was none.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="refresh_families")
-    current_jti = models.CharField(max_length=64)
+    ip = models.CharField(max_length=45, blank=True)
+    user_agent = models.CharField(max_length=200, blank=True)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
+    last_used_at = models.DateTimeField(db_default=Now())
     expires_at = models.DateTimeField()
+    fresh_until = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        abstract = True
+
+
+class PageSession(Login):
+    """A session of the pages. Of its key, which is in the browser's cookie, only the SHA-256 is stored."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, null=True, related_name="page_sessions")
+    key_digest = models.BinaryField(max_length=32, unique=True)
+    data = models.TextField()
+
+    class Meta:
+        indexes: ClassVar = [models.Index(fields=["expires_at"], name="accounts_pagesession_ends")]
+
+    def __str__(self) -> str:
+        return f"{self.user} since {self.created_at:%Y-%m-%d}"
+
+
+class RefreshFamily(Login):
+    """All refresh tokens that descend from one login. Only the one with `digest` is good.
+
+    The one before it (`previous_digest`) is answered once more, for seconds and to the client that swapped it:
+    its answer may have been lost on the way.
+    """
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="refresh_families")
+    token_version = models.PositiveIntegerField()
+    digest = models.BinaryField(max_length=32)
+    previous_digest = models.BinaryField(max_length=32, null=True)
+    rotated_at = models.DateTimeField()
+    rotated_by = models.BinaryField(max_length=32, null=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
 
     def __str__(self) -> str:
         return f"{self.user} since {self.created_at:%Y-%m-%d}"
+
+
+class ApiKey(models.Model):
+    """A program's way in, on behalf of a person: never more than its scopes, never more than the person's role."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="api_keys")
+    name = models.CharField(max_length=120)
+    prefix = models.CharField(max_length=8, db_index=True)
+    digest = models.BinaryField(max_length=32)
+    scopes = ArrayField(models.CharField(max_length=10, choices=Scope.choices))
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    expires_at = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering: ClassVar = ["-created_at"]
+        verbose_name = "API key"
+
+    def __str__(self) -> str:
+        return f"{self.name} (hbak_{self.prefix}…)"
+
+
+class Invitation(models.Model):
+    """A link with which someone makes an account, with the role that an admin chose. It works once."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    email = models.EmailField(max_length=254)
+    role = models.CharField(max_length=10, choices=Role.choices)
+    digest = models.BinaryField(max_length=32, unique=True)
+    invited_by = models.CharField(max_length=254)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    expires_at = models.DateTimeField()
+    accepted_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering: ClassVar = ["-created_at"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                Lower("email"),
+                condition=models.Q(accepted_at=None, revoked_at=None),
+                name="accounts_one_open_invitation",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.email
+
+
+class PasswordReset(models.Model):
+    """A link with which someone who forgot their password sets a new one. It works once."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="password_resets")
+    digest = models.BinaryField(max_length=32, unique=True)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    expires_at = models.DateTimeField()
+    used_at = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return f"{self.user} at {self.created_at:%Y-%m-%d}"
 
 
 class RateCounter(models.Model):

@@ -1,11 +1,21 @@
-"""Finding people."""
+"""Finding people, and what they show to prove who they are."""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
 
-from accounts.models import User
-from hyprbox.lib.actors import Actor
+from django.conf import settings
+from django.db.models import F, QuerySet
+from django.db.models.functions import Now
+
+from accounts.models import ApiKey, Invitation, PageSession, RefreshFamily, User
+from hyprbox.lib import opaque
+from hyprbox.lib.actors import Actor, Capability, require
+
+KEY_SCHEME = "hbak_"
 
 
 def find_active(user_id: str) -> User | None:
@@ -16,5 +26,113 @@ def find_active(user_id: str) -> User | None:
         return None
 
 
-def actor_for(user: User, *, ip: str = "", request_id: str = "") -> Actor:
-    return Actor.user(id=str(user.pk), name=user.email, role=user.role, ip=ip, request_id=request_id)
+def find_by_email(email: str) -> User | None:
+    if "\0" in email:
+        return None
+    return User.objects.filter(email__iexact=email.strip()).first()
+
+
+def find_family(family_id: str, user_id: str) -> RefreshFamily | None:
+    """A family that still holds, with its user: neither ended nor expired, and of no earlier `token_version`."""
+    try:
+        return live_families().filter(pk=uuid.UUID(family_id), user_id=uuid.UUID(user_id)).first()
+    except ValueError:
+        return None
+
+
+def live_families() -> QuerySet[RefreshFamily]:
+    return RefreshFamily.objects.select_related("user").filter(
+        revoked_at=None, expires_at__gt=Now(), user__is_active=True, user__token_version=F("token_version")
+    )
+
+
+def live_page_sessions() -> QuerySet[PageSession]:
+    """Neither over nor idle for too long."""
+    return PageSession.objects.filter(expires_at__gt=Now(), last_used_at__gt=Now() - settings.HYPRBOX_SESSION_IDLE)
+
+
+def live_keys() -> QuerySet[ApiKey]:
+    return ApiKey.objects.filter(revoked_at=None, expires_at__gt=Now())
+
+
+def find_key(token: str) -> ApiKey | None:
+    """The key that was shown, with its active owner."""
+    prefix = opaque.prefix_of(KEY_SCHEME, token)
+    found = live_keys().filter(prefix=prefix, user__is_active=True).select_related("user") if prefix else ()
+    return next((key for key in found if opaque.matches(key.digest, token)), None)
+
+
+def actor_for(
+    user: User,
+    *,
+    ip: str = "",
+    request_id: str = "",
+    session: str = "",
+    fresh_until: datetime | None = None,
+    scopes: Iterable[str] | None = None,
+) -> Actor:
+    return Actor.user(
+        id=str(user.pk),
+        name=user.email,
+        role=user.role,
+        ip=ip,
+        request_id=request_id,
+        session=session,
+        fresh_until=fresh_until,
+        scopes=scopes,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LoginRow:
+    """One place where someone is signed in: a browser ("page") or a program with tokens ("api")."""
+
+    id: uuid.UUID
+    kind: str
+    ip: str
+    user_agent: str
+    created_at: datetime
+    last_used_at: datetime
+    expires_at: datetime
+    is_current: bool
+
+
+def list_logins(*, by: Actor, user_id: uuid.UUID | str = "") -> list[LoginRow]:
+    """Where the caller is signed in, or with `user_id` where that person is; last used first."""
+    require(by, Capability.MANAGE_USERS if user_id and str(user_id) != by.id else Capability.OWN_ACCOUNT)
+    owner = str(user_id) or by.id
+    rows: list[tuple[str, PageSession | RefreshFamily]] = [
+        ("page", row) for row in live_page_sessions().filter(user_id=owner)
+    ]
+    rows += [("api", family) for family in live_families().filter(user_id=owner)]
+    found = [
+        LoginRow(
+            row.pk,
+            kind,
+            row.ip,
+            row.user_agent,
+            row.created_at,
+            row.last_used_at,
+            row.expires_at,
+            str(row.pk) == by.session,
+        )
+        for kind, row in rows
+    ]
+    return sorted(found, key=lambda row: row.last_used_at, reverse=True)
+
+
+def list_keys(*, by: Actor) -> QuerySet[ApiKey]:
+    """The caller's keys that work, newest first."""
+    require(by, Capability.OWN_ACCOUNT)
+    return live_keys().filter(user_id=by.id)
+
+
+def list_users(*, by: Actor) -> QuerySet[User]:
+    require(by, Capability.MANAGE_USERS)
+    return User.objects.order_by("email")
+
+
+def list_invitations(*, by: Actor) -> QuerySet[Invitation]:
+    """Those that nobody accepted yet, newest first."""
+    require(by, Capability.MANAGE_USERS)
+    return Invitation.objects.filter(accepted_at=None, revoked_at=None, expires_at__gt=Now())

@@ -1,34 +1,32 @@
-"""Logging in and out, tokens, and the people themselves."""
+"""Logging in and out, and the tokens that come of it. People are in `people`, passwords in `passwords`."""
 
 from __future__ import annotations
 
-import threading
+import hashlib
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
-from django.contrib.auth.hashers import check_password, make_password
-from django.contrib.auth.password_validation import validate_password
-from django.core.exceptions import ValidationError
-from django.core.validators import validate_email
-from django.db import IntegrityError, connection, transaction
-from django.db.models import F
+from django.db import transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from accounts import jwt, rates
-from accounts.errors import EmailTaken, RefreshTokenInvalid, RegistrationClosed, WrongCredentials
+from accounts import hashing, jwt, logins, rates
+from accounts.errors import RefreshTokenInvalid, WrongCredentials
 from accounts.models import RefreshFamily, User
-from accounts.selectors import actor_for, find_active
+from accounts.selectors import actor_for, find_active, find_by_email, find_family
 from audit import services as audit
 from audit.actions import Action
-from hyprbox.lib.actors import Actor, Capability, Kind, Role, require
-from hyprbox.lib.errors import InvalidInput, NotAuthenticated
-from hyprbox.lib.ids import rate_key
+from hyprbox.lib.actors import Actor, Capability, Kind, require
+from hyprbox.lib.errors import NotAuthenticated
 
-# bcrypt takes ~0.2 s of a core: more than four at once would starve everything else in the process.
-_HASHERS = threading.BoundedSemaphore(4)
-LOGINS_PER_MINUTE = 10
-REGISTRATIONS_PER_MINUTE = 5
+GRACE = timedelta(seconds=10)
+MAX_PASSWORD = 1024
+# Second factors: each is asked after a right password and says whether the login may go on with this `otp`.
+# What it refuses looks like a wrong password.
+Gate = Callable[[User, str], bool]
+gates: list[Gate] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +37,20 @@ class Session:
     tokens: jwt.Pair
 
 
-def check_credentials(*, email: str, password: str, by: Actor) -> User:
-    """The user, or `WrongCredentials` with the same work done for unknown, wrong and disabled ones."""
-    account = f"login-account:{email.strip().lower()[:150]}"
-    rates.take(f"login-ip:{rate_key(by.ip)}", limit=LOGINS_PER_MINUTE)
-    rates.refuse_while_blocked(account)
-    user = User.objects.filter(email__iexact=email.strip()).first() if "\0" not in email else None
-    with _HASHERS:
-        if user is None:
-            make_password(password[:1024])
-            is_right = False
-        else:
-            is_right = check_password(password, user.password)
-    if user is not None and is_right and user.is_active:
-        rates.forget(account)
+def check_credentials(*, email: str, password: str, by: Actor, otp: str = "") -> User:
+    """The user, or `WrongCredentials` with the same work done for unknown, wrong and disabled ones.
+
+    The attempt counts before the password is looked at, so that of many at once only as many as the limits allow are.
+    """
+    rates.take_from(by.ip, "login")
+    user = find_by_email(email)
+    counter = rates.account_key(str(user.pk) if user else email.strip().lower())
+    rates.reserve(counter)
+    is_right = hashing.is_right(password[:MAX_PASSWORD], user)
+    if user is not None and is_right and user.is_active and all(gate(user, otp) for gate in gates):
+        rates.forget(counter)
         return user
     with transaction.atomic():
-        rates.note_failure(account)
         audit.record(Action.LOGIN_FAILED, by=by, target=f"user:{email.strip()[:200]}")
     raise WrongCredentials()
 
@@ -69,151 +64,89 @@ def note_login(*, user: User, by: Actor, via: str) -> Actor:
     return actor
 
 
-def log_in(*, email: str, password: str, by: Actor) -> Session:
+def log_in(*, email: str, password: str, by: Actor, otp: str = "", user_agent: str = "") -> Session:
     """Check the password and start a family of refresh tokens."""
-    user = check_credentials(email=email, password=password, by=by)
+    user = check_credentials(email=email, password=password, otp=otp, by=by)
     with transaction.atomic():
         note_login(user=user, by=by, via="api")
-        return Session(user, _new_family(user))
+        return start_family(user, by=by, user_agent=user_agent)
 
 
-def _new_family(user: User) -> jwt.Pair:
-    family_id = uuid.uuid4()
-    refresh = jwt.refresh_token(user, family_id)
-    RefreshFamily.objects.create(
-        id=family_id,
+def start_family(user: User, *, by: Actor, user_agent: str) -> Session:
+    """Tokens for someone who has just proven who they are; in the caller's transaction."""
+    now = _whole_second()
+    family = RefreshFamily(
         user=user,
-        current_jti=refresh["jti"],
-        expires_at=timezone.now() + jwt.ABSOLUTE_LIFETIME,
+        token_version=user.token_version,
+        ip=by.ip,
+        user_agent=user_agent[:200],
+        rotated_at=now,
+        expires_at=now + jwt.ABSOLUTE_LIFETIME,
     )
-    return jwt.Pair(jwt.access_token(user), str(refresh))
+    token = jwt.first_refresh(family)
+    family.digest = _digest(token)
+    family.save(force_insert=True)
+    return Session(user, jwt.Pair(jwt.access_token(user, family.pk), token))
 
 
-def refresh(*, token: str, by: Actor) -> jwt.Pair:
-    """Swap a refresh token for a new pair. An old one that comes back revokes its whole family."""
-    user_id, version, family_id, jti = jwt.read_refresh(token)
-    user = find_active(user_id)
-    if user is None or user.token_version != version:
+def refresh(*, token: str, by: Actor, user_agent: str = "") -> jwt.Pair:
+    """Swap a refresh token for a new pair. An old one that comes back revokes its whole family.
+
+    The client that swapped a token gets the same successor again for 10 s, since the first answer may have been lost.
+    """
+    rates.take_from(by.ip, "refresh")
+    given = jwt.read_refresh(token)
+    family = find_family(str(given.family), given.user_id)
+    if family is None:
         raise RefreshTokenInvalid()
-    new = jwt.refresh_token(user, family_id)
+    client, now = _client(by, user_agent), _whole_second()
+    new = jwt.successor(family, token, now)
     with transaction.atomic():
-        moved = RefreshFamily.objects.filter(
-            pk=family_id, user=user, current_jti=jti, revoked_at=None, expires_at__gt=Now()
-        ).update(current_jti=new["jti"])
-        if moved:
-            return jwt.Pair(jwt.access_token(user), str(new))
-        killed = RefreshFamily.objects.filter(pk=family_id, revoked_at=None).update(revoked_at=Now())
-        if killed:
-            audit.record(Action.REFRESH_REUSED, by=by, target=f"user:{user.email}")
-    raise RefreshTokenInvalid()
+        swapped = RefreshFamily.objects.filter(pk=family.pk, digest=_digest(token), revoked_at=None).update(
+            digest=_digest(new),
+            previous_digest=_digest(token),
+            rotated_at=now,
+            rotated_by=client,
+            last_used_at=Now(),
+            ip=by.ip,
+        )
+        again = "" if swapped else _answer_again(family.pk, token, client)
+        if not swapped and not again:
+            _revoke_reused(family, by)
+    if not swapped and not again:
+        raise RefreshTokenInvalid()
+    return jwt.Pair(jwt.access_token(family.user, family.pk), new if swapped else again)
+
+
+def _answer_again(family_id: uuid.UUID, token: str, client: bytes) -> str:
+    """The successor that `token` was swapped for moments ago by this client, or an empty string."""
+    previous = {"previous_digest": _digest(token), "rotated_by": client, "rotated_at__gt": Now() - GRACE}
+    family = RefreshFamily.objects.filter(pk=family_id, revoked_at=None, **previous).first()
+    if family is None:
+        return ""
+    return jwt.successor(family, token, family.rotated_at)
+
+
+def _revoke_reused(family: RefreshFamily, by: Actor) -> None:
+    if RefreshFamily.objects.filter(pk=family.pk, revoked_at=None).update(revoked_at=Now()):
+        detail = {"session": str(family.pk)}
+        audit.record(Action.REFRESH_REUSED, by=by, target=f"user:{family.user.email}", detail=detail)
 
 
 @transaction.atomic
 def log_out(*, by: Actor, refresh_token: str = "", everywhere: bool = False) -> None:
-    """End one family, or with `everywhere` every token and page session of the caller."""
+    """End what the caller came with and the family of `refresh_token`; with `everywhere` all of the caller's."""
     if everywhere and by.kind is Kind.USER:
-        User.objects.filter(pk=by.id).update(token_version=F("token_version") + 1)
-        RefreshFamily.objects.filter(user_id=by.id, revoked_at=None).update(revoked_at=Now())
-    elif refresh_token:
-        _, _, family_id, _ = jwt.read_refresh(refresh_token)
-        RefreshFamily.objects.filter(pk=family_id, revoked_at=None).update(revoked_at=Now())
+        require(by, Capability.OWN_ACCOUNT)
+        logins.end_all(User.objects.select_for_update().get(pk=by.id))
+    ended = RefreshFamily.objects.none()
+    if refresh_token:
+        ended |= RefreshFamily.objects.filter(pk=jwt.read_refresh(refresh_token).family)
+    if by.session:
+        ended |= RefreshFamily.objects.filter(pk=by.session)
+    ended.filter(revoked_at=None).update(revoked_at=Now())
     if by.is_known:
         audit.record(Action.LOGOUT_DONE, by=by, target=f"user:{by.name}", detail={"everywhere": everywhere})
-
-
-def check_password_rules(password: str, user: User | None = None) -> None:
-    """Raises `InvalidInput` naming every rule that `password` breaks."""
-    try:
-        validate_password(password, user)
-    except ValidationError as error:
-        raise InvalidInput(fields={"password": list(error.messages)}) from None
-
-
-def create_user(*, by: Actor, email: str, password: str, name: str = "", role: str = Role.VIEWER) -> User:
-    """A new person. Raises `InvalidInput` or `EmailTaken`."""
-    require(by, Capability.MANAGE_USERS)
-    return _create(by=by, email=email, password=password, name=name, role=role)
-
-
-def register(*, by: Actor, email: str, password: str, name: str, is_open: bool) -> Session:
-    """Someone makes an account for themselves, where that is allowed; the very first one becomes admin."""
-    if not is_open:
-        raise RegistrationClosed()
-    rates.take(f"register-ip:{rate_key(by.ip)}", limit=REGISTRATIONS_PER_MINUTE)
-    with transaction.atomic():
-        with connection.cursor() as cursor:  # two first users at once: exactly one becomes admin
-            cursor.execute("SELECT pg_advisory_xact_lock(hashtext('accounts.first_user'))")
-        role = Role.VIEWER if User.objects.exists() else Role.ADMIN
-        user = _create(by=by, email=email, password=password, name=name, role=role)
-        return Session(user, _new_family(user))
-
-
-@transaction.atomic
-def _create(*, by: Actor, email: str, password: str, name: str, role: str) -> User:
-    email = email.strip()
-    user = User(email=User.objects.normalize_email(email), name=name.strip() or email.partition("@")[0], role=role)
-    try:
-        validate_email(email)
-    except ValidationError:
-        raise InvalidInput(fields={"email": [f"“{email}” is not an e-mail address."]}) from None
-    if role not in Role.values:
-        raise InvalidInput(fields={"role": [f"One of {', '.join(Role.values)}."]})
-    check_password_rules(password, user)
-    with _HASHERS:
-        user.set_password(password)
-    try:
-        with transaction.atomic():
-            user.save(force_insert=True)
-    except IntegrityError:
-        raise EmailTaken() from None
-    audit.record(Action.USER_CREATED, by=by, target=f"user:{user.email}", detail={"role": role})
-    return user
-
-
-def change_password(*, by: Actor, current: str, new: str) -> None:
-    """Set a new password; every other token and session of the user dies."""
-    user = find_active(by.id)
-    if user is None:
-        raise WrongCredentials()
-    rates.refuse_while_blocked(f"login-account:{user.email.lower()}")
-    with _HASHERS:
-        is_right = check_password(current, user.password)
-    if not is_right:
-        rates.note_failure(f"login-account:{user.email.lower()}")
-        raise InvalidInput(fields={"current": ["This is not your current password."]})
-    try:
-        check_password_rules(new, user)
-    except InvalidInput as error:
-        raise InvalidInput(fields={"new": error.fields["password"]}) from None
-    with _HASHERS:
-        digest = make_password(new)
-    with transaction.atomic():
-        User.objects.filter(pk=user.pk).update(password=digest, token_version=F("token_version") + 1)
-        RefreshFamily.objects.filter(user=user, revoked_at=None).update(revoked_at=Now())
-        audit.record(Action.PASSWORD_CHANGED, by=by, target=f"user:{user.email}")
-
-
-@transaction.atomic
-def set_password(*, by: Actor, email: str, password: str) -> None:
-    """An admin, or someone on the host, sets another's password."""
-    require(by, Capability.MANAGE_USERS)
-    user = User.objects.filter(email__iexact=email).first()
-    if user is None:
-        raise InvalidInput(fields={"email": [f"There is no user “{email}”."]})
-    check_password_rules(password, user)
-    User.objects.filter(pk=user.pk).update(
-        password=make_password(password), is_active=True, token_version=F("token_version") + 1
-    )
-    audit.record(Action.PASSWORD_CHANGED, by=by, target=f"user:{user.email}")
-
-
-def password_problems(password: str, user: User | None = None) -> list[str]:
-    """The rules that a password breaks, as sentences."""
-    try:
-        check_password_rules(password, user)
-    except InvalidInput as error:
-        return error.fields["password"]
-    return []
 
 
 def whoami(*, by: Actor) -> User:
@@ -222,3 +155,16 @@ def whoami(*, by: Actor) -> User:
     if user is None:
         raise NotAuthenticated()
     return user
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _client(by: Actor, user_agent: str) -> bytes:
+    """The same program on the same network, as far as a request shows it."""
+    return hashlib.sha256(f"{by.ip}\n{user_agent}".encode("utf-8", "replace")).digest()
+
+
+def _whole_second() -> datetime:
+    return timezone.now().replace(microsecond=0)

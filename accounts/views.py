@@ -16,6 +16,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 from accounts import services
 from accounts.errors import TooManyLogins, WrongCredentials
 from accounts.forms import LoginForm
+from accounts.sessions import CLIENT
 from hyprbox.lib import pages
 from hyprbox.lib.actors import actor_of
 from hyprbox.lib.errors import RateLimited
@@ -46,6 +47,7 @@ def login(request: HttpRequest) -> HttpResponse:
         return _login_page(request, form, target, status=429)
     services.note_login(user=user, by=actor_of(request), via="page")
     start_session(request, user, backend=settings.AUTHENTICATION_BACKENDS[0])
+    request.session[CLIENT] = [actor_of(request).ip, request.headers.get("User-Agent", "")[:200]]
     return redirect(target)
 
 

@@ -29,6 +29,7 @@ HYPRBOX_SIGNING_KEY_FILE = Path(env.str("HYPRBOX_SIGNING_KEY_FILE", default=str(
 HYPRBOX_MAC_KEY_FILE = Path(env.str("HYPRBOX_MAC_KEY_FILE", default=str(HYPRBOX_VAR_DIR / "mac.key")))
 HYPRBOX_TRUSTED_PROXIES: list[str] = env.list("HYPRBOX_TRUSTED_PROXIES", default=[])
 HYPRBOX_OFFLINE_AFTER: int = env.int("HYPRBOX_OFFLINE_AFTER", default=600)  # seconds
+HYPRBOX_SESSION_IDLE = timedelta(seconds=env.int("HYPRBOX_SESSION_IDLE", default=1800))
 HYPRBOX_ALLOW_REGISTRATION: bool = env.bool("HYPRBOX_ALLOW_REGISTRATION", default=False)
 HYPRBOX_REQUIRE_NODE_TOKEN: bool = env.bool("HYPRBOX_REQUIRE_NODE_TOKEN", default=True)
 HYPRBOX_ENABLE_DOCS: bool = env.bool("HYPRBOX_ENABLE_DOCS", default=False) or DEBUG
@@ -74,7 +75,6 @@ INSTALLED_APPS = [
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
-    "django.contrib.sessions",
     "django.contrib.messages",
     "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
@@ -161,12 +161,14 @@ PASSWORD_HASHERS = ["django.contrib.auth.hashers.BCryptSHA256PasswordHasher"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
     {"NAME": "accounts.validators.MaximumLengthValidator"},
+    {"NAME": "accounts.validators.ContextWordsValidator"},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
 ]
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "/"
 SESSION_COOKIE_NAME = "hb_session"
+SESSION_ENGINE = "accounts.sessions"
 SESSION_COOKIE_AGE = 12 * 3600
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"

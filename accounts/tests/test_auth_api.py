@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from django.db import connection
 from django.test import Client, override_settings
 
-from accounts import services
-from accounts.errors import RefreshTokenInvalid
-from accounts.models import RefreshFamily, User
+from accounts.models import User
 from audit.models import Event
-from hyprbox.lib.actors import Actor
-from tests.factories import PASSWORD, make_user
-
-ANYBODY = Actor.anonymous(ip="127.0.0.1")
+from tests.factories import PASSWORD
 
 
 def log_in(api: Any, email: str = "otto@example.com", password: str = PASSWORD, **headers: str) -> Any:
@@ -83,34 +77,6 @@ def test_a_token_dies_with_its_user(api: Any, otto: Any, change: Any) -> None:
     assert client.get("/api/auth/me").status_code == 200
     User.objects.filter(pk=otto.pk).update(**change)
     assert client.get("/api/auth/me").status_code == 401
-
-
-def test_refresh_rotates_and_reuse_ends_the_family(api: Any, otto: Any) -> None:
-    first = log_in(api).json()["refresh"]
-    second = api.post("/api/auth/refresh", {"refresh": first}).json()["refresh"]
-    assert second != first
-    assert api.post("/api/auth/refresh", {"refresh": first}).status_code == 401
-    assert api.post("/api/auth/refresh", {"refresh": second}).status_code == 401
-    assert RefreshFamily.objects.get().revoked_at is not None
-    assert Event.objects.filter(action="refresh.reused").count() == 1
-
-
-@pytest.mark.django_db(transaction=True)
-def test_of_many_refreshes_with_one_token_one_wins() -> None:
-    make_user("otto")
-    token = services.log_in(email="otto@example.com", password=PASSWORD, by=ANYBODY).tokens.refresh
-
-    def attempt(_: int) -> bool:
-        try:
-            services.refresh(token=token, by=ANYBODY)
-        except RefreshTokenInvalid:
-            return False
-        finally:
-            connection.close()
-        return True
-
-    with ThreadPoolExecutor(8) as pool:
-        assert sum(pool.map(attempt, range(20))) == 1
 
 
 def test_logout_ends_the_refresh_token(api: Any, otto: Any) -> None:

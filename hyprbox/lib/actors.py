@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from django.db import models
 from django.http import HttpRequest
@@ -32,10 +34,11 @@ class Capability(enum.StrEnum):
     MANAGE_PRESETS = "manage_presets"
     MANAGE_USERS = "manage_users"
     VIEW_AUDIT = "view_audit"
+    OWN_ACCOUNT = "own_account"  # one's own password, sessions and keys; never with a key
     REPORT = "report"  # an agent, about its own node
 
 
-_VIEWER = frozenset({Capability.VIEW_FLEET})
+_VIEWER = frozenset({Capability.VIEW_FLEET, Capability.OWN_ACCOUNT})
 _OPERATOR = _VIEWER | {Capability.VIEW_OUTPUT, Capability.RUN_JOBS, Capability.EDIT_NODES}
 _ADMIN = _OPERATOR | {
     Capability.FORCE_CANCEL,
@@ -46,6 +49,24 @@ _ADMIN = _OPERATOR | {
     Capability.VIEW_AUDIT,
 }
 CAPABILITIES: dict[str, frozenset[Capability]] = {Role.VIEWER: _VIEWER, Role.OPERATOR: _OPERATOR, Role.ADMIN: _ADMIN}
+
+
+class Scope(models.TextChoices):
+    """What an API key is for. It never allows more than its owner's role does at that moment."""
+
+    READ = "read", "Read"
+    RUN = "run", "Run jobs"
+    ADMIN = "admin", "Administer"
+
+
+_READ = frozenset({Capability.VIEW_FLEET, Capability.VIEW_OUTPUT, Capability.VIEW_AUDIT})
+_RUN = frozenset({Capability.RUN_JOBS, Capability.EDIT_NODES, Capability.FORCE_CANCEL})
+# One's own password, sessions and keys are in no scope: a key that leaked makes no other one.
+SCOPES: dict[str, frozenset[Capability]] = {
+    Scope.READ: _READ,
+    Scope.RUN: _READ | _RUN,
+    Scope.ADMIN: frozenset(Capability) - {Capability.OWN_ACCOUNT, Capability.REPORT},
+}
 
 
 class Kind(enum.StrEnum):
@@ -62,7 +83,8 @@ class Actor:
     """Who is behind a request, a command or a background task.
 
     `id` is the user's or the node's primary key as text, `name` what the audit shows (e-mail, node_id),
-    `ip` the client's address as far as it can be trusted.
+    `ip` the client's address as far as it can be trusted, `session` the id of the page session or of the family of
+    refresh tokens it came with (empty for keys and agents), `fresh_until` until when that is good for sensitive acts.
     """
 
     kind: Kind
@@ -72,6 +94,8 @@ class Actor:
     role: str = ""
     ip: str = ""
     request_id: str = ""
+    session: str = ""
+    fresh_until: datetime | None = None
 
     @classmethod
     def anonymous(cls, *, ip: str = "", request_id: str = "") -> Actor:
@@ -83,8 +107,23 @@ class Actor:
         return cls(Kind.SYSTEM, name=name, capabilities=frozenset(Capability))
 
     @classmethod
-    def user(cls, *, id: str, name: str, role: str, ip: str = "", request_id: str = "") -> Actor:
-        return cls(Kind.USER, id, name, CAPABILITIES.get(role, frozenset()), role, ip, request_id)
+    def user(
+        cls,
+        *,
+        id: str,
+        name: str,
+        role: str,
+        ip: str = "",
+        request_id: str = "",
+        session: str = "",
+        fresh_until: datetime | None = None,
+        scopes: Iterable[str] | None = None,
+    ) -> Actor:
+        """A person; with `scopes` a program that shows one of this person's keys."""
+        allowed = CAPABILITIES.get(role, frozenset())
+        if scopes is not None:
+            allowed &= frozenset().union(*(SCOPES.get(scope, frozenset()) for scope in scopes))
+        return cls(Kind.USER, id, name, allowed, role, ip, request_id, session, fresh_until)
 
     @classmethod
     def agent(cls, *, id: str, name: str, ip: str = "", request_id: str = "") -> Actor:

@@ -16,7 +16,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.db import connection, connections
 
-from accounts import services as accounts
+from accounts import people
 from accounts.models import User
 from hyprbox import enrolment
 from hyprbox.lib import mackey, signing
@@ -76,7 +76,7 @@ def first_admin(by: Actor) -> Admin | None:
     given = setting("HYPRBOX_ADMIN_PASSWORD")
     password = given or secrets.token_urlsafe(12)
     try:
-        accounts.create_user(by=by, email=email, password=password, role=Role.ADMIN)
+        people.create_user(by=by, email=email, password=password, role=Role.ADMIN)
     except HyprBoxError as error:
         raise CannotStart(f"The first admin {email} cannot be made: {sentence(error)}") from error
     return Admin(email, "" if given else password)

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from accounts import services
+from accounts import people
 from hyprbox.lib.actors import Actor, Role
 from hyprbox.lib.errors import HyprBoxError
 from hyprbox.management.firsts import sentence
@@ -29,7 +29,7 @@ class Command(BaseCommand):
         if not email:
             raise CommandError("Say who: manage.py create_admin ada@example.com")
         try:
-            services.create_user(
+            people.create_user(
                 by=Actor.system("create_admin"),
                 email=email,
                 password=_password(),

@@ -1,0 +1,52 @@
+"""Where people are signed in: starting, listing and ending it."""
+
+from __future__ import annotations
+
+import uuid
+
+from django.db import transaction
+from django.db.models.functions import Now
+
+from accounts.errors import UnknownSession
+from accounts.models import PageSession, RefreshFamily, User
+from audit import services as audit
+from audit.actions import Action
+from hyprbox.lib.actors import Actor, Capability, require
+
+
+@transaction.atomic
+def end_session(*, by: Actor, session_id: uuid.UUID) -> None:
+    """End a page session or a family of refresh tokens; an admin ends anyone's. Raises `UnknownSession`."""
+    require(by, Capability.OWN_ACCOUNT)
+    owned = {"pk": session_id} if by.can(Capability.MANAGE_USERS) else {"pk": session_id, "user_id": by.id}
+    row: PageSession | RefreshFamily | None = (
+        PageSession.objects.filter(**owned).select_related("user").first()
+        or RefreshFamily.objects.filter(**owned, revoked_at=None).select_related("user").first()
+    )
+    if row is None:
+        raise UnknownSession()
+    if isinstance(row, PageSession):
+        row.delete()
+    else:
+        RefreshFamily.objects.filter(pk=row.pk).update(revoked_at=Now())
+    detail = {"session": str(session_id), "ip": row.ip}
+    audit.record(Action.SESSION_ENDED, by=by, target=f"user:{row.user or 'anonymous'}", detail=detail)
+
+
+def end_all(user: User, *, but: str = "") -> None:
+    """Every token and page session of a user dies, all in the caller's transaction; but that of the session `but`."""
+    User.objects.filter(pk=user.pk).update(token_version=user.token_version + 1)
+    user.token_version += 1
+    PageSession.objects.filter(user=user).exclude(pk=but or None).delete()
+    families = RefreshFamily.objects.filter(user=user, revoked_at=None)
+    families.exclude(pk=but or None).update(revoked_at=Now())
+    if but:
+        families.filter(pk=but).update(token_version=user.token_version)
+
+
+@transaction.atomic
+def end_all_of(*, by: Actor, user: User) -> None:
+    """An admin signs someone out everywhere."""
+    require(by, Capability.MANAGE_USERS)
+    end_all(User.objects.select_for_update().get(pk=user.pk))
+    audit.record(Action.LOGOUT_DONE, by=by, target=f"user:{user.email}", detail={"everywhere": True})

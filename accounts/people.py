@@ -1,0 +1,277 @@
+"""The people themselves: making, inviting, changing and removing them."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
+from django.db import IntegrityError, connection, transaction
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from accounts import hashing, logins, passwords, rates, services
+from accounts.errors import (
+    EmailTaken,
+    LastAdmin,
+    LinkInvalid,
+    OwnAccount,
+    RegistrationClosed,
+    UnknownInvitation,
+    UnknownUser,
+)
+from accounts.models import Invitation, User
+from accounts.selectors import find_by_email
+from audit import services as audit
+from audit.actions import Action
+from hyprbox.lib import opaque
+from hyprbox.lib.actors import Actor, Capability, Role, require
+from hyprbox.lib.errors import InvalidInput, NotAuthenticated
+
+INVITATION_LIFETIME = timedelta(days=7)
+MAX_NAME = 120
+
+
+def create_user(*, by: Actor, email: str, password: str, name: str = "", role: str = Role.VIEWER) -> User:
+    """A new person. Raises `InvalidInput` or `EmailTaken`."""
+    require(by, Capability.MANAGE_USERS)
+    return _create(by=by, email=email, password=password, name=name, role=role)
+
+
+def register(
+    *, by: Actor, email: str, password: str, name: str, is_open: bool, user_agent: str = ""
+) -> services.Session:
+    """Someone makes an account for themselves, where that is allowed; the very first one becomes admin."""
+    rates.take_from(by.ip, "register")
+    if not is_open:
+        raise RegistrationClosed()
+    draft = _draft(email, password, name, Role.VIEWER)
+    digest = hashing.hashed(password)
+    with transaction.atomic():
+        with connection.cursor() as cursor:  # two first users at once: exactly one becomes admin
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtext('accounts.first_user'))")
+        draft.role = Role.VIEWER if User.objects.exists() else Role.ADMIN
+        user = _insert(draft, digest, by=by)
+        return services.start_family(user, by=by, user_agent=user_agent)
+
+
+def _create(*, by: Actor, email: str, password: str, name: str, role: str, **detail: Any) -> User:
+    draft = _draft(email, password, name, role)
+    return _insert(draft, hashing.hashed(password), by=by, **detail)
+
+
+def _draft(email: str, password: str, name: str, role: str) -> User:
+    email = checked_email(email)
+    if role not in Role.values:
+        raise InvalidInput(fields={"role": [f"One of {', '.join(Role.values)}."]})
+    user = User(email=email, name=_checked_name(name) or email.partition("@")[0][:MAX_NAME], role=role)
+    passwords.check_rules(password, user)
+    return user
+
+
+@transaction.atomic
+def _insert(user: User, digest: str, *, by: Actor, **detail: Any) -> User:
+    user.password = digest
+    try:
+        with transaction.atomic():
+            user.save(force_insert=True)
+    except IntegrityError:
+        raise EmailTaken() from None
+    audit.record(Action.USER_CREATED, by=by, target=f"user:{user.email}", detail={"role": user.role, **detail})
+    return user
+
+
+def checked_email(email: str) -> str:
+    """The address as it is stored. Raises `InvalidInput`."""
+    email = email.strip()
+    try:
+        validate_email(email)
+    except ValidationError:
+        raise InvalidInput(fields={"email": [f"“{email}” is not an e-mail address."]}) from None
+    return User.objects.normalize_email(email)
+
+
+def _checked_name(name: str) -> str:
+    name = name.strip()
+    if len(name) > MAX_NAME:
+        raise InvalidInput(fields={"name": [f"At most {MAX_NAME} characters."]})
+    return name
+
+
+# --- invitations ---
+
+
+@transaction.atomic
+def invite(*, by: Actor, email: str, role: str) -> tuple[Invitation, str]:
+    """An invitation and, this once, the secret of its link; an earlier one to the same address ends."""
+    require(by, Capability.MANAGE_USERS)
+    email = checked_email(email)
+    if role not in Role.values:
+        raise InvalidInput(fields={"role": [f"One of {', '.join(Role.values)}."]})
+    if find_by_email(email) is not None:
+        raise EmailTaken()
+    Invitation.objects.filter(email__iexact=email, accepted_at=None, revoked_at=None).update(revoked_at=Now())
+    secret, digest = opaque.issue_link()
+    invitation = Invitation.objects.create(
+        email=email,
+        role=role,
+        digest=digest,
+        invited_by=by.name,
+        expires_at=timezone.now() + INVITATION_LIFETIME,
+    )
+    invitation.refresh_from_db(fields=["created_at"])
+    audit.record(Action.USER_INVITED, by=by, target=f"user:{email}", detail={"role": role})
+    return invitation, secret
+
+
+@transaction.atomic
+def revoke_invitation(*, by: Actor, invitation_id: uuid.UUID) -> Invitation:
+    """Its link does not work any more. Raises `UnknownInvitation`."""
+    require(by, Capability.MANAGE_USERS)
+    found = Invitation.objects.filter(pk=invitation_id, accepted_at=None, revoked_at=None).first()
+    if found is None or not Invitation.objects.filter(pk=found.pk, accepted_at=None, revoked_at=None).update(
+        revoked_at=Now()
+    ):
+        raise UnknownInvitation()
+    audit.record(Action.INVITATION_REVOKED, by=by, target=f"user:{found.email}")
+    return found
+
+
+def find_invitation(secret: str) -> Invitation:
+    """Raises `LinkInvalid`."""
+    found = None
+    if opaque.is_link(secret):
+        usable = Invitation.objects.filter(accepted_at=None, revoked_at=None, expires_at__gt=Now())
+        found = usable.filter(digest=opaque.digest_of(secret)).first()
+    if found is None:
+        raise LinkInvalid()
+    return found
+
+
+def accept_invitation(*, secret: str, name: str, password: str, by: Actor) -> User:
+    """Make the account that an admin offered. Raises `LinkInvalid`, `InvalidInput`, `EmailTaken`."""
+    rates.take_from(by.ip, "register")
+    invitation = find_invitation(secret)
+    draft = _draft(invitation.email, password, name, invitation.role)
+    digest = hashing.hashed(password)
+    with transaction.atomic():
+        usable = Invitation.objects.filter(pk=invitation.pk, accepted_at=None, revoked_at=None)
+        if not usable.update(accepted_at=Now()):
+            raise LinkInvalid()
+        return _insert(draft, digest, by=by, invited_by=invitation.invited_by)
+
+
+# --- changes ---
+
+
+@transaction.atomic
+def change_user(
+    *, by: Actor, user_id: uuid.UUID, role: str | None = None, is_active: bool | None = None, name: str | None = None
+) -> User:
+    """Change someone; another role or being disabled signs them out everywhere.
+
+    Raises `UnknownUser`, `OwnAccount`, `LastAdmin`, `InvalidInput`.
+    """
+    require(by, Capability.MANAGE_USERS)
+    _one_at_a_time()
+    user = _locked(user_id)
+    given = {"role": role, "is_active": is_active, "name": name if name is None else _checked_name(name)}
+    changed = {key: value for key, value in given.items() if value is not None and value != getattr(user, key)}
+    if role is not None and role not in Role.values:
+        raise InvalidInput(fields={"role": [f"One of {', '.join(Role.values)}."]})
+    if "name" in changed and not changed["name"]:
+        raise InvalidInput(fields={"name": ["A name has at least one character."]})
+    if not changed:
+        return user
+    if {"role", "is_active"} & set(changed):
+        _check_not_oneself(by, user)
+        for key, value in changed.items():
+            setattr(user, key, value)
+        logins.end_all(user)
+    User.objects.filter(pk=user.pk).update(**changed)
+    _check_an_admin_is_left()
+    user.refresh_from_db()
+    audit.record(Action.USER_CHANGED, by=by, target=f"user:{user.email}", detail=changed)
+    return user
+
+
+@transaction.atomic
+def remove_user(*, by: Actor, user_id: uuid.UUID) -> User:
+    """Delete someone with their sessions and keys. What they did stays in the audit log under their name."""
+    require(by, Capability.MANAGE_USERS)
+    _one_at_a_time()
+    user = _locked(user_id)
+    _check_not_oneself(by, user)
+    User.objects.filter(pk=user.pk).delete()
+    _check_an_admin_is_left()
+    audit.record(
+        Action.USER_REMOVED, by=by, target=f"user:{user.email}", detail={"role": user.role, "id": str(user_id)}
+    )
+    return user
+
+
+def change_profile(*, by: Actor, name: str) -> User:
+    """One's own name."""
+    require(by, Capability.OWN_ACCOUNT)
+    name = _checked_name(name)
+    if not name:
+        raise InvalidInput(fields={"name": ["Enter your name."]})
+    with transaction.atomic():
+        user = _own(by)
+        if name != user.name:
+            User.objects.filter(pk=user.pk).update(name=name)
+            audit.record(Action.USER_CHANGED, by=by, target=f"user:{user.email}", detail={"name": name})
+    return user
+
+
+def change_email(*, by: Actor, email: str, password: str) -> tuple[User, str]:
+    """One's own address, with the current password. Returns the user and the address that was."""
+    require(by, Capability.OWN_ACCOUNT)
+    email = checked_email(email)
+    passwords.confirm_current(_own(by), password, field="password")
+    with transaction.atomic():
+        user = _own(by, lock=True)
+        before = user.email
+        try:
+            with transaction.atomic():
+                User.objects.filter(pk=user.pk).update(email=email)
+        except IntegrityError:
+            raise EmailTaken() from None
+        user.email = email
+        audit.record(
+            Action.USER_CHANGED, by=by, target=f"user:{email}", detail={"email": email, "email_before": before}
+        )
+    return user, before
+
+
+def _own(by: Actor, *, lock: bool = False) -> User:
+    users = User.objects.select_for_update() if lock else User.objects.all()
+    user = users.filter(pk=by.id or None, is_active=True).first()
+    if user is None:
+        raise NotAuthenticated()
+    return user
+
+
+def _locked(user_id: uuid.UUID) -> User:
+    user = User.objects.select_for_update().filter(pk=user_id).first()
+    if user is None:
+        raise UnknownUser()
+    return user
+
+
+def _one_at_a_time() -> None:
+    """Two admins who remove each other at once: one of them stays."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('accounts.admins'))")
+
+
+def _check_not_oneself(by: Actor, user: User) -> None:
+    if str(user.pk) == by.id:
+        raise OwnAccount()
+
+
+def _check_an_admin_is_left() -> None:
+    if not User.objects.filter(role=Role.ADMIN, is_active=True).exists():
+        raise LastAdmin()

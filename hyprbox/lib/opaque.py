@@ -1,0 +1,57 @@
+"""Random secrets that are shown once: issue, parse, compare. Stored are a prefix to look up and a SHA-256.
+
+A token is its scheme (`hbak_`), an 8-character prefix and 43 characters of 256 random bits; at this entropy a plain
+hash is enough (ASVS 6.5.2).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from dataclasses import dataclass
+
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
+_REST = re.compile(r"([a-z0-9]{8})[A-Za-z0-9_-]{43}")
+_LINK = re.compile(r"[A-Za-z0-9_-]{43}")
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A new token; `token` is never stored."""
+
+    token: str
+    prefix: str
+    digest: bytes
+
+
+def issue(scheme: str) -> Issued:
+    prefix = "".join(secrets.choice(_ALPHABET) for _ in range(8))
+    token = scheme + prefix + secrets.token_urlsafe(32)
+    return Issued(token, prefix, digest_of(token))
+
+
+def prefix_of(scheme: str, token: str) -> str:
+    """What to look up for a token that was shown; empty when it cannot be one."""
+    found = _REST.fullmatch(token[len(scheme) :]) if token.startswith(scheme) else None
+    return found[1] if found else ""
+
+
+def matches(stored: bytes | memoryview, token: str) -> bool:
+    """Constant-time comparison of the digests."""
+    return hmac.compare_digest(bytes(stored), digest_of(token))
+
+
+def digest_of(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+def issue_link() -> tuple[str, bytes]:
+    """The secret part of a link that works once, and what is stored of it."""
+    secret = secrets.token_urlsafe(32)
+    return secret, digest_of(secret)
+
+
+def is_link(text: str) -> bool:
+    return _LINK.fullmatch(text) is not None
