@@ -20,6 +20,7 @@ from hyprbox.lib import signing
 from hyprbox.lib.actors import Actor, Capability, require
 from hyprbox.lib.crash import crash_point
 from hyprbox.lib.errors import InvalidInput
+from hyprbox.lib.rowmac import RowTampered
 from jobs import payloads, selectors
 from jobs.errors import JobNotCancellable, JobNotFinished, KeyReused, NodeRemoved, UnknownJob
 from jobs.models import Batch, IdempotencyKey, Job, Transcript
@@ -28,6 +29,7 @@ from jobs.states import Mode, Status
 from nodes.models import Node
 from presets import params, rendering
 from presets import selectors as presets
+from presets.documents import Preset
 from presets.errors import UnknownPreset
 
 DEFAULT_EXPIRY_SECONDS = 24 * 3600
@@ -59,8 +61,8 @@ class Order:
 class _Checked:
     """An order that can be run: rendered, with its limits settled."""
 
-    preset: Any
-    rendered: Any
+    preset: Preset
+    rendered: rendering.Rendered
     variables: dict[str, Any]
     secrets: dict[str, str]
     mode: str
@@ -76,7 +78,7 @@ def queue_job(
     Raises `InvalidInput` for an unknown node or preset and for each bad variable, `KeyReused`.
     """
     require(by, Capability.RUN_JOBS)
-    checked = _check(order)
+    checked = _check(order, by)
     with transaction.atomic():
         key = _claim_key(by, idempotency_key, order.sha256(nodes=[node_id]))
         if key is not None and key.job_id is not None:
@@ -95,7 +97,7 @@ def queue_batch(
 ) -> tuple[Batch, list[Job], bool]:
     """One job for each node, all or nothing."""
     require(by, Capability.RUN_JOBS)
-    checked = _check(order)
+    checked = _check(order, by)
     wanted = list(dict.fromkeys(node_ids))
     if not 1 <= len(wanted) <= MAX_BATCH:
         raise InvalidInput(fields={"node_ids": [f"Choose from 1 to {MAX_BATCH} nodes."]})
@@ -187,13 +189,23 @@ def _note(action: Action, by: Actor, job: Job, **detail: Any) -> None:
     audit.record(action, by=by, target=f"job:{job.pk}", detail=facts)
 
 
-def _check(order: Order) -> _Checked:
-    """Everything that can be wrong with an order, found at once."""
-    problems: dict[str, list[str]] = {}
+def _find_preset(name: str, by: Actor) -> Preset:
+    """What is signed is rendered from this: a preset whose row was tampered with is refused, and that is noted."""
     try:
-        preset = presets.find_preset(order.preset)
+        return presets.find_preset(name)
     except UnknownPreset as error:
         raise InvalidInput(fields={"preset": [error.message]}) from None
+    except RowTampered as error:
+        with transaction.atomic():
+            detail = {"row": error.subject, "why": error.why}
+            audit.record(Action.ROW_TAMPERED, by=by, target=f"preset:{name}", detail=detail)
+        raise
+
+
+def _check(order: Order, by: Actor) -> _Checked:
+    """Everything that can be wrong with an order, found at once."""
+    problems: dict[str, list[str]] = {}
+    preset = _find_preset(order.preset, by)
     mode = _mode(order, preset, problems)
     if preset.risk == "dangerous" and mode == Mode.APPLY and order.confirm != preset.name:
         problems["confirm"] = [f"This preset is dangerous: type its name, {preset.name}, to confirm."]
@@ -211,7 +223,7 @@ def _check(order: Order) -> _Checked:
     return _Checked(preset, rendered, dict(rendered.variables), secrets, mode, timeout, expiry)
 
 
-def _mode(order: Order, preset: Any, problems: dict[str, list[str]]) -> str:
+def _mode(order: Order, preset: Preset, problems: dict[str, list[str]]) -> str:
     if order.mode not in Mode.values:
         problems["mode"] = [f"“{order.mode}” is not a mode: apply or check."]
     elif order.mode == Mode.CHECK and not preset.check:

@@ -8,7 +8,7 @@ here. Whether the text is bash at all is asked of bash (`shelltools`).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from presets.documents import Preset
@@ -17,6 +17,7 @@ from presets.shell import Command, Scan, Use, Word, place, scan
 
 ERROR = "error"
 WARNING = "warning"
+NOTE = "note"
 
 _PLAIN_CHOICE = re.compile(r"[A-Za-z0-9._:/@%+,-]+")
 _NEVER_SPLIT = frozenset({"bool", "hostname", "ip", "cidr", "identifier"}) | NUMBERS
@@ -37,6 +38,11 @@ HYPRBOX_JOB_ID IFS LANG LC_ALL LINENO MAPFILE OLDPWD OPTARG OPTIND OSTYPE PATH P
 SHELL SRANDOM TERM UID
 """
 _KNOWN = frozenset(_ALWAYS_SET.split())
+_WITHOUT: Mapping[str, str] = {
+    "check": "There is no check part: it cannot run dry, is not watched for drift, and applies again what is already so.",
+    "verify": "There is no verify part: a job succeeds as soon as apply ends with 0, whatever came of it.",
+    "rollback": "There is no rollback part: what a failed apply has done by then stays.",
+}
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,22 @@ def lint(preset: Preset) -> tuple[Finding, ...]:
     found = [finding for part in scans for finding in _Part(preset, part, scans[part]).findings()]
     found.extend(_unused(preset, scans.values()))
     return tuple(sorted(set(found), key=lambda each: (_order(preset, each.part), each.line, each.column, each.code)))
+
+
+def advice(preset: Preset) -> tuple[Finding, ...]:
+    """What the parts that are not there take from a preset. Not every preset can have them all."""
+    if _only_reads(preset):
+        return ()
+    return tuple(
+        Finding("", 0, 0, NOTE, f"no-{part}", sentence)
+        for part, sentence in _WITHOUT.items()
+        if part not in preset.parts
+    )
+
+
+def _only_reads(preset: Preset) -> bool:
+    """A safe preset that is nothing but its apply part is a report: it has nothing to check, verify or undo."""
+    return preset.risk == "safe" and list(preset.parts) == ["apply"]
 
 
 def _order(preset: Preset, part: str) -> int:

@@ -24,8 +24,8 @@ class ToolMissing(RuntimeError):
 
 
 def check(preset: Preset) -> tuple[Finding, ...]:
-    """The lint, `bash -n` where there is bash, and ShellCheck where there is ShellCheck."""
-    found = list(lint.lint(preset))
+    """The lint, `bash -n` where there is bash, ShellCheck where there is ShellCheck, and what is advised."""
+    found = [*lint.lint(preset), *lint.advice(preset)]
     for tool in (bash_syntax, shellcheck):
         try:
             found.extend(tool(preset))

@@ -75,6 +75,14 @@ def read_yaml(raw: bytes) -> object:
         raise NotADocument(f"This is not valid YAML: {str(error).splitlines()[0]}.") from error
 
 
+def compose_yaml(raw: bytes) -> yaml.Node | None:
+    """The same document as nodes with their places; None for one that `read_yaml` refuses."""
+    try:
+        return yaml.compose(_utf8(raw), Loader=_Loader)
+    except (yaml.YAMLError, ValueError):
+        return None
+
+
 def read_json(raw: bytes) -> object:
     """One JSON document as plain values. Raises NotADocument with the place."""
     try:

@@ -12,4 +12,11 @@ api_urlpatterns = [
     path("presets", api.PresetList.as_view()),
     path("presets/<str:name>", api.PresetDetail.as_view()),
     path("presets/<str:name>/render", api.PresetRender.as_view()),
+    path("presets/<str:name>/export", api.PresetExport.as_view()),
+    path("presets/<str:name>/revisions", api.PresetRevisions.as_view()),
+    path("presets/<str:name>/revisions/<int:number>", api.PresetRevisionDetail.as_view()),
+    path("presets/<str:name>/diff", api.PresetDiff.as_view()),
+    path("presets/<str:name>/duplicate", api.PresetDuplicate.as_view()),
+    path("presets/<str:name>/archive", api.PresetArchive.as_view()),
+    path("presets/<str:name>/restore", api.PresetRestore.as_view()),
 ]

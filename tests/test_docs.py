@@ -70,7 +70,9 @@ def _addresses(resolver: URLResolver, before: str = "") -> set[str]:
 def test_every_address_of_the_api_is_documented() -> None:
     routes = {route for route in _addresses(get_resolver()) if route.startswith("api/") and "^" not in route}
     routes |= {route for route in (*hyprbox.asgi.STREAMS, *(lane.lstrip("/") for lane in hyprbox.asgi.LANES))}
-    plain = {"/" + re.sub(r"<\w+:(\w+_)?(id|name)>", r"{\1\2}", route) for route in routes if route.startswith("api/")}
+    plain = {
+        "/" + re.sub(r"<\w+:(\w+_)?(id|name|number)>", r"{\1\2}", route) for route in routes if route.startswith("api/")
+    }
     plain = {route.replace("{token_id}", "{id}").replace("{job_id}", "{id}") for route in plain}
     short = API.replace("`/output`, `/complete`", "`/api/jobs/{id}/output`, `/api/jobs/{id}/complete`")
     assert sorted(route for route in plain if f"{route}`" not in short and f"{route}?" not in short) == []
