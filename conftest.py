@@ -97,7 +97,10 @@ _sql_flush = DatabaseOperations.sql_flush
 
 def _flush_with_audit(self: DatabaseOperations, style: Any, tables: Any, **options: Any) -> list[str]:
     """Tests that commit end with TRUNCATE, which the audit table refuses: they have to lift its trigger."""
-    guard = "ALTER TABLE audit_event {} TRIGGER audit_never_truncated"
+    guard = (
+        "ALTER TABLE audit_event {0} TRIGGER audit_never_truncated;"
+        "ALTER TABLE audit_checkpoint {0} TRIGGER audit_checkpoint_never_truncated"
+    )
     statements = _sql_flush(self, style, tables, **options)
     return [guard.format("DISABLE"), *statements, guard.format("ENABLE")] if statements else statements
 

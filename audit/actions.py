@@ -40,6 +40,8 @@ class Action(models.TextChoices):
     OUTPUT_CONFLICTED = "job.output_conflicted", "An agent sent other bytes for stored output"
     ROW_SEALED = "row.sealed", "Sealed a row that existed before"
     ROW_TAMPERED = "row.tampered", "A row was changed behind HyprBox's back, and refused"
+    AUDIT_VERIFIED = "audit.verified", "Verified the audit log"
+    AUDIT_EXPORTED = "audit.exported", "Exported the audit log"
     BATCH_QUEUED = "batch.queued", "Queued a batch of jobs"
     PRESET_CREATED = "preset.created", "Created a preset"
     PRESET_CHANGED = "preset.changed", "Put another revision of a preset in use"

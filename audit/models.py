@@ -1,4 +1,7 @@
-"""The audit log: append-only by a trigger in the database."""
+"""The audit log: append-only by triggers in the database, and chained.
+
+`canonical` is made by a trigger when an entry is inserted; `n` and `hash` by the sequencer, within a second.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,9 @@ class Event(models.Model):
     # The sealed row that the act left, as table:pk, and the version it has since.
     subject = models.CharField(max_length=100, blank=True, default="")
     subject_version = models.PositiveIntegerField(null=True, blank=True)
+    canonical = models.BinaryField(editable=False)
+    n = models.BigIntegerField(null=True, unique=True, editable=False)
+    hash = models.BinaryField(max_length=32, null=True, editable=False)
 
     objects = EventQuerySet.as_manager()
 
@@ -46,6 +52,7 @@ class Event(models.Model):
                 name="audit_by_subject",
                 condition=models.Q(subject_version__isnull=False),
             ),
+            models.Index(fields=["id"], condition=models.Q(n__isnull=True), name="audit_not_yet_chained"),
         ]
 
     @property
@@ -55,3 +62,16 @@ class Event(models.Model):
 
     def __str__(self) -> str:
         return f"{self.action} {self.target} by {self.actor_name}"
+
+
+class Checkpoint(models.Model):
+    """The head of the chain at one moment, signed with the key that jobs are signed with. Agents keep copies."""
+
+    n = models.BigIntegerField(primary_key=True)
+    hash = models.BinaryField(max_length=32)
+    at = models.DateTimeField()
+    key_id = models.CharField(max_length=16)
+    signature = models.CharField(max_length=120)
+
+    def __str__(self) -> str:
+        return f"entry {self.n} at {self.at:%Y-%m-%d %H:%M:%S}"

@@ -6,15 +6,19 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+import structlog
 from django.db import transaction
 
+from audit import verifying
 from audit.actions import Action
 from audit.models import Event
-from hyprbox.lib import live, rowmac
-from hyprbox.lib.actors import Actor
+from hyprbox.lib import rowmac
+from hyprbox.lib.actors import Actor, Capability, require
 from hyprbox.lib.rowmac import Sealed
 
 MAX_VALUE_BYTES = 1024
+
+log = structlog.get_logger(__name__)
 
 
 class NotInTransaction(RuntimeError):
@@ -35,7 +39,7 @@ def record(
     """
     if not transaction.get_connection().in_atomic_block:
         raise NotInTransaction(NotInTransaction.__doc__)
-    event = Event.objects.create(
+    return Event.objects.create(
         action=action,
         actor_kind=by.kind,
         actor_id=by.id,
@@ -47,8 +51,22 @@ def record(
         subject=rowmac.subject_of(row) if row is not None else "",
         subject_version=row.row_version if row is not None else None,
     )
-    live.publish("audit", event=event.pk)
-    return event
+
+
+def verify_log(*, by: Actor, outside: list[dict[str, Any]] | None = None, first: int = 1) -> verifying.Report:
+    """Verify the log from entry `first` on, also against checkpoints from outside. The run is an entry itself.
+
+    Raises `verifying.CannotTell`.
+    """
+    require(by, Capability.VIEW_AUDIT)
+    report = verifying.verify(outside=outside, first=first)
+    facts = report.as_dict()
+    detail = {name: facts[name] for name in ("intact", "checked", "first_bad", "signed_to", "why")}
+    with transaction.atomic():
+        record(Action.AUDIT_VERIFIED, by=by, target=f"audit:{report.head}", detail=detail)
+    if report.intact is False:
+        log.error("audit.tampered", **detail)
+    return report
 
 
 def _one_line(text: str) -> str:
@@ -57,6 +75,10 @@ def _one_line(text: str) -> str:
 
 
 def _harmless(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {_one_line(str(name))[:200]: _harmless(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_harmless(item) for item in value]
     if not isinstance(value, str):
         return value
     raw = value.encode("utf-8", "replace")

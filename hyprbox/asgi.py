@@ -18,6 +18,7 @@ _django: Any = get_asgi_application()
 from channels.routing import URLRouter
 from django.urls import path, re_path
 
+from audit import sequencer
 from hyprbox import startup
 from hyprbox.lib import lanes, live
 from hyprbox.lib.threads import in_thread
@@ -64,11 +65,13 @@ async def _lifespan(receive: lanes.Receive, send: lanes.Send) -> None:
                 return
             await live.listener.ensure()
             together.attach()
+            sequencer.loop.start()
             gc.freeze()  # what was imported stays; without this every full collection walks through all of it
             await send({"type": "lifespan.startup.complete"})
         elif message["type"] == "lifespan.shutdown":
             await ingest.drain()
             await together.stop()
+            await sequencer.loop.stop()
             await live.listener.stop()
             await send({"type": "lifespan.shutdown.complete"})
             return

@@ -27,6 +27,8 @@ HYPRBOX_PORT: int = env.int("HYPRBOX_PORT", default=8000)
 HYPRBOX_PUBLIC_URL: str = env.str("HYPRBOX_PUBLIC_URL", default=f"http://127.0.0.1:{HYPRBOX_PORT}").rstrip("/")
 HYPRBOX_SIGNING_KEY_FILE = Path(env.str("HYPRBOX_SIGNING_KEY_FILE", default=str(HYPRBOX_VAR_DIR / "signing.key")))
 HYPRBOX_MAC_KEY_FILE = Path(env.str("HYPRBOX_MAC_KEY_FILE", default=str(HYPRBOX_VAR_DIR / "mac.key")))
+_checkpoint_file = env.str("HYPRBOX_AUDIT_CHECKPOINT_FILE", default="")
+HYPRBOX_AUDIT_CHECKPOINT_FILE = Path(_checkpoint_file).absolute() if _checkpoint_file else None
 HYPRBOX_TRUSTED_PROXIES: list[str] = env.list("HYPRBOX_TRUSTED_PROXIES", default=[])
 HYPRBOX_OFFLINE_AFTER: int = env.int("HYPRBOX_OFFLINE_AFTER", default=600)  # seconds
 HYPRBOX_SESSION_IDLE = timedelta(seconds=env.int("HYPRBOX_SESSION_IDLE", default=1800))

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.db import IntegrityError, connection, transaction
 
-from audit import services
+from audit import checkpoints, sequencer, services, verifying
 from audit.actions import Action
-from audit.models import Event
+from audit.models import Checkpoint, Event
+from hyprbox.lib import signing
 from tests.factories import SYSTEM
 
 
@@ -23,15 +29,108 @@ def test_a_row_outside_a_transaction_is_refused() -> None:
         record()
 
 
+@pytest.fixture(autouse=True)
+def fresh_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What this process remembers of other tests' databases is forgotten."""
+    monkeypatch.setattr(checkpoints, "newest", checkpoints.Newest())
+
+
 @pytest.mark.parametrize(
     "statement",
-    ["UPDATE audit_event SET target = 'x'", "DELETE FROM audit_event", "TRUNCATE audit_event"],
+    [
+        "UPDATE audit_event SET target = 'x'",
+        "UPDATE audit_event SET n = 1, hash = sha256(''), target = 'x'",
+        "UPDATE audit_event SET n = 1",
+        "UPDATE audit_event SET n = 1, hash = ''",
+        "DELETE FROM audit_event",
+        "TRUNCATE audit_event",
+    ],
 )
 def test_the_database_refuses_every_change(db: None, statement: str) -> None:
     record()
     with pytest.raises(IntegrityError), transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(statement)
     assert Event.objects.count() == 1
+
+
+def test_a_place_in_the_chain_is_given_once(db: None) -> None:
+    record()
+    assert sequencer.sequence() == 1
+    for statement in ("SET n = 2", "SET n = NULL, hash = NULL", "SET hash = sha256('')"):
+        with pytest.raises(IntegrityError), transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(f"UPDATE audit_event {statement}")
+    with pytest.raises(IntegrityError), transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("UPDATE audit_checkpoint SET n = 2")
+
+
+def test_nobody_inserts_an_entry_with_a_place_of_its_own_choice(db: None) -> None:
+    event = Event.objects.create(action="x", actor_name="eve", n=7, hash=b"x" * 32, canonical=b"lies")
+    event.refresh_from_db()
+    assert (event.n, event.hash) == (None, None)
+    assert json.loads(bytes(event.canonical))["actor_name"] == "eve"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_many_sequencers_and_writers_leave_no_gap() -> None:
+    """Entries that commit in another order than they began still get one unbroken chain."""
+    done = threading.Event()
+
+    def write(number: int) -> None:
+        for count in range(25):
+            with transaction.atomic():
+                record(detail={"number": number})
+                time.sleep(0.002 * (number + count % 3))
+        connection.close()
+
+    def sequence() -> int:
+        total = 0
+        while not done.is_set():
+            total += sequencer.sequence(thoroughly=False)
+        connection.close()
+        return total
+
+    with ThreadPoolExecutor(8) as pool:
+        sequencers = [pool.submit(sequence) for _ in range(3)]
+        writers = [pool.submit(write, number) for number in range(4)]
+        for writer in writers:
+            writer.result()
+        done.set()
+        total = sum(one.result() for one in sequencers) + sequencer.sequence()
+    assert total == 100
+    assert list(Event.objects.order_by("n").values_list("n", flat=True)) == list(range(1, 101))
+    assert verifying.verify().intact is True
+
+
+def test_checkpoints_are_signed_when_they_are_due(db: None, settings: Any, tmp_path: Path) -> None:
+    def signed() -> list[int]:
+        sequencer.sequence()
+        return list(Checkpoint.objects.order_by("n").values_list("n", flat=True))
+
+    assert signed() == []
+    record()
+    assert signed() == [1]  # the first entry ever
+    record()
+    assert signed() == [1]  # a minute has not passed
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE audit_checkpoint DISABLE TRIGGER USER")
+        cursor.execute("UPDATE audit_checkpoint SET at = at - interval '61 seconds'")
+    assert signed() == [1, 2]
+    assert signed() == [1, 2]
+    newest = json.loads(checkpoints.newest.json)
+    assert newest["n"] == 2
+    assert checkpoints.is_ours(newest, signing.signer())
+    assert not checkpoints.is_ours({**newest, "n": 3}, signing.signer())
+
+
+@pytest.mark.django_db(transaction=True)
+def test_checkpoints_are_written_to_a_file_as_well(settings: Any, tmp_path: Path) -> None:
+    path = settings.HYPRBOX_AUDIT_CHECKPOINT_FILE = tmp_path / "checkpoints"
+    with transaction.atomic():
+        record()
+    sequencer.sequence()
+    kept = verifying.read_checkpoints(path)
+    assert [one["n"] for one in kept] == [1]
+    assert verifying.verify(outside=kept).intact is True
 
 
 def test_a_rolled_back_act_leaves_no_row(db: None) -> None:

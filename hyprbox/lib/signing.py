@@ -46,6 +46,11 @@ class Signer:
         return base64.b64encode(self.key.sign(context + message).signature).decode()
 
 
+def decoded(signature: str) -> bytes:
+    """The bytes of a signature. Raises `ValueError`."""
+    return base64.b64decode(signature, validate=True)
+
+
 def create_key(path: Path) -> None:
     """Write a new private key to `path` with mode 0400, or leave the one that is there."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,13 @@
+"""Time-driven work on the audit log: the worker runs it, two workers at once do no harm."""
+
+from __future__ import annotations
+
+from procrastinate.contrib.django import app
+
+from audit import sequencer
+
+
+@app.periodic(cron="* * * * * */20")  # the sixth field is the seconds; the web processes do it each half second
+@app.task(queueing_lock="audit.sequence", pass_context=False)
+def sequence(timestamp: int) -> None:
+    sequencer.sequence()
