@@ -1,8 +1,7 @@
 """An empty poll among 1,000,000 finished jobs of 200 nodes: the claim of a node that has nothing queued.
 
 The same statement, once with the indexes that HyprBox has and once with the obvious one in place of the partial ones:
-by node and time, whatever the status. The index by status goes too for that time; it is there for lists, and would serve
-as another partial index.
+by node and time, whatever the status.
 """
 
 from __future__ import annotations

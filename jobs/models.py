@@ -46,13 +46,17 @@ class Job(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     node = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="+", db_index=False)
-    batch = models.ForeignKey(Batch, null=True, blank=True, on_delete=models.SET_NULL, related_name="jobs")
-    retry_of = models.ForeignKey("self", null=True, blank=True, on_delete=models.SET_NULL, related_name="retries")
+    batch = models.ForeignKey(
+        Batch, null=True, blank=True, on_delete=models.SET_NULL, related_name="jobs", db_index=False
+    )
+    retry_of = models.ForeignKey(
+        "self", null=True, blank=True, on_delete=models.SET_NULL, related_name="retries", db_index=False
+    )
     created_by = models.CharField(max_length=254)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     expires_at = models.DateTimeField()
 
-    preset = models.CharField(max_length=63, db_index=True)
+    preset = models.CharField(max_length=63)
     preset_title = models.CharField(max_length=200)
     risk = models.CharField(max_length=10)
     revision = models.CharField(max_length=64)
@@ -96,7 +100,15 @@ class Job(models.Model):
             models.Index(fields=["node"], name="jobs_running", condition=Q(status=Status.RUNNING)),
             models.Index(fields=["node", "-created_at"], name="jobs_of_node"),
             models.Index(fields=["-created_at", "-id"], name="jobs_newest"),
-            models.Index(fields=["status", "-created_at"], name="jobs_by_status"),
+            # Every move of a job writes into each of its indexes, so the others hold what is rare.
+            models.Index(fields=["preset", "-created_at"], name="jobs_of_preset"),
+            models.Index(
+                fields=["status", "-created_at"],
+                name="jobs_ended_badly",
+                condition=Q(status__in=[Status.FAILED, Status.CANCELLED]),
+            ),
+            models.Index(fields=["batch"], name="jobs_of_batch", condition=Q(batch__isnull=False)),
+            models.Index(fields=["retry_of"], name="jobs_retries", condition=Q(retry_of__isnull=False)),
         ]
         constraints: ClassVar = [
             models.CheckConstraint(condition=Q(status__in=Status.values), name="jobs_status_known"),

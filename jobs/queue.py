@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +19,9 @@ import psycopg
 import structlog
 
 from hyprbox.lib import db, live
-from hyprbox.lib.crash import crash_point
+from hyprbox.lib.crash import crash_point, is_test
 from hyprbox.lib.errors import Overloaded, Unavailable
+from hyprbox.lib.prepared import Pipeline, Row
 from jobs.states import CLAIM_LEASE_SECONDS
 
 MAX_BATCH = 256
@@ -31,10 +31,10 @@ ADVISORY_LOCK = 0x6879_7072  # "hypr"
 
 # A request that holds a claim gets it again; the others get their node's next job. Each lookup goes by node through
 # a partial index, so that neither a node's history nor other nodes' queues cost anything.
-_LOCK = "SELECT pg_advisory_xact_lock(%s)"
+_LOCK = f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"
 CLAIM = f"""
 WITH wanted AS (
-  SELECT * FROM unnest(%s::uuid[], %s::uuid[]) AS w(node, request)
+  SELECT * FROM unnest($1::uuid[], $2::uuid[]) AS w(node, request)
 ), again AS (
   SELECT w.node, w.request, held.* FROM wanted w CROSS JOIN LATERAL (
     SELECT j.id, j.claim_id, j.payload, j.signature, j.key_id FROM jobs_job j
@@ -112,29 +112,42 @@ SESSION = (
 
 
 class Connection:
-    """One autocommit connection, used by one task at a time; a broken one is replaced on the next use."""
+    """One autocommit connection, used by one task at a time; a broken one is replaced on the next use.
 
-    def __init__(self, name: str) -> None:
+    With `statements` (by name, parameters as $1, $2, ...) it is for those alone, through `pipeline()`.
+    """
+
+    def __init__(self, name: str, statements: Mapping[str, str] | None = None) -> None:
         self.name = name
+        self._statements = statements
         self._conn: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
+        self._pipeline: Pipeline | None = None
         self._lock = asyncio.Lock()
 
     @contextlib.asynccontextmanager
-    async def use(self) -> Any:
+    async def use(self) -> AsyncIterator[psycopg.AsyncConnection[tuple[Any, ...]]]:
         """Yields the connection. Raises `Unavailable` when the database is away."""
         async with self._lock:
             try:
                 if self._conn is None or self._conn.closed:
                     self._conn = await db.async_connect(application_name=self.name)
                     await self._conn.execute(SESSION, prepare=False)
+                    self._pipeline = Pipeline(self._conn, self._statements) if self._statements else None
                 yield self._conn
             except (psycopg.Error, OSError) as error:
                 log.warning("lane.database_error", lane=self.name, error=str(error))
                 await self.close()
                 raise Unavailable() from error
 
+    @contextlib.asynccontextmanager
+    async def pipeline(self) -> AsyncIterator[Pipeline]:
+        """Yields the connection's statements. Raises `Unavailable` when the database is away."""
+        async with self.use():
+            assert self._pipeline is not None  # made with the connection
+            yield self._pipeline
+
     async def close(self) -> None:
-        conn, self._conn = self._conn, None
+        conn, self._conn, self._pipeline = self._conn, None, None
         if conn is not None:
             await conn.close()
 
@@ -144,7 +157,7 @@ class Dispatcher:
 
     def __init__(self) -> None:
         self._queue: list[_Wanted] = []
-        self._connection = Connection("hyprbox-claims")
+        self._connection = Connection("hyprbox-claims", {"lock": _LOCK, "claim": CLAIM})
         self._task: asyncio.Task[None] | None = None
 
     async def stop(self) -> None:
@@ -188,8 +201,8 @@ class Dispatcher:
 
     async def _serve(self, batch: list[_Wanted]) -> None:
         try:
-            async with self._connection.use() as conn:
-                claims = await self._claim_batch(conn, batch)
+            async with self._connection.pipeline() as statements:
+                claims = await _claim_batch(statements, batch)
         except Unavailable as error:
             _refuse(batch, error)
             return
@@ -201,28 +214,25 @@ class Dispatcher:
             crash_point("CP04")
         for wanted in batch:
             if not wanted.answer.done():
-                wanted.answer.set_result(claims.get((wanted.node_pk, wanted.request_id)))
-
-    async def _claim_batch(
-        self, conn: psycopg.AsyncConnection[tuple[Any, ...]], batch: list[_Wanted]
-    ) -> dict[tuple[uuid.UUID, uuid.UUID], Claim]:
-        # Two statements, because the second one must see what other dispatchers committed before the lock was ours.
-        # They go out together and are one transaction: no BEGIN, no COMMIT, one round trip.
-        columns = [w.node_pk for w in batch], [w.request_id for w in batch]
-        async with conn.pipeline():
-            await conn.execute(_LOCK, (ADVISORY_LOCK,))
-            cursor = await conn.execute(CLAIM, columns, binary=True)
-            if os.environ.get("HYPRBOX_TEST") == "1" and await _has_rows(cursor):
-                crash_point("CP03")
-        return {(row[0], row[1]): _claim(row) for row in await cursor.fetchall()}
+                wanted.answer.set_result(claims.get((wanted.node_pk.bytes, wanted.request_id.bytes)))
 
 
-async def _has_rows(cursor: psycopg.AsyncCursor[tuple[Any, ...]]) -> bool:
-    """Waits for the answer, before the COMMIT."""
-    found = await cursor.fetchone() is not None
-    if found:
-        await cursor.scroll(0, mode="absolute")  # with no rows there is no place to go back to
-    return found
+async def _claim_batch(statements: Pipeline, batch: list[_Wanted]) -> dict[tuple[bytes, bytes], Claim]:
+    """The claims by node and request, both as bytes."""
+    columns = uuid_array([w.node_pk for w in batch]), uuid_array([w.request_id for w in batch])
+    # Two statements, because the second one must see what other dispatchers committed before the lock was ours.
+    _, rows = await statements.run([("lock", ()), ("claim", columns)], _crash_if_claimed if is_test() else None)
+    return {(row[0], row[1]): _claim(row) for row in rows}  # type: ignore[misc]
+
+
+def _crash_if_claimed(rows: list[list[Row]]) -> None:
+    if rows[-1]:
+        crash_point("CP03")
+
+
+def uuid_array(ids: Iterable[uuid.UUID]) -> bytes:
+    """As a parameter of a prepared statement."""
+    return ("{" + ",".join(map(str, ids)) + "}").encode()
 
 
 def _refuse(batch: list[_Wanted], error: Unavailable) -> None:
@@ -231,8 +241,8 @@ def _refuse(batch: list[_Wanted], error: Unavailable) -> None:
             wanted.answer.set_exception(Unavailable(error.message))
 
 
-def _claim(row: tuple[Any, ...]) -> Claim:
-    return Claim(row[2], row[3], bytes(row[4]), row[5], row[6])
+def _claim(row: list[Any]) -> Claim:
+    return Claim(uuid.UUID(bytes=row[2]), uuid.UUID(bytes=row[3]), row[4], row[5].decode(), row[6].decode())
 
 
 class Board:

@@ -9,23 +9,22 @@ part in a deadlock, and one job's trouble does not hold up the others.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import psycopg
 
 from hyprbox.lib import live
 from hyprbox.lib.actors import Actor, Capability, require
 from hyprbox.lib.crash import crash_point
 from hyprbox.lib.errors import Unavailable
+from hyprbox.lib.prepared import Call, Pipeline
 from jobs import reports
 from jobs.models import Job
-from jobs.queue import Connection
+from jobs.queue import Connection, uuid_array
 from jobs.reports import Result
 from jobs.states import LOST_AFTER_SECONDS, OUTPUT_CAP, RUNNING_LEASE_SECONDS, SERVER_REASONS
 
@@ -35,13 +34,19 @@ MAX_BATCH = 256
 MAX_QUEUED = 4096
 WAIT_SECONDS = 5.0
 
-_HINTS = f"""
-  pg_notify('{live.CHANNEL}', json_build_object('topic', 'job.' || id, 'kind', 'status')::text),
-  pg_notify('{live.CHANNEL}', json_build_object('topic', 'jobs', 'job', id, 'node', node_id)::text)
+# One NOTIFY tells of many jobs that moved: what a hint for each would cost at both ends is most of what a move costs.
+MOVED = "moved"
+_PER_HINT = 90  # two ids of 36 characters each; NOTIFY takes 8,000 bytes
+_TELL = f"""
+SELECT id, NULL FROM moved
+UNION ALL
+SELECT NULL, pg_notify('{live.CHANNEL}', json_build_object(
+  'topic', '{MOVED}', 'ended', bool_or(ended), 'jobs', string_agg(id || ' ' || node_id, ','))::text)
+FROM (SELECT *, row_number() OVER () / {_PER_HINT} AS part FROM moved) AS told GROUP BY part
 """
 _START = f"""
 WITH usual AS (  -- IS TRUE: found by its id, not among all that have this status
-  SELECT mine.id FROM unnest(%s::uuid[], %s::uuid[], %s::uuid[]) AS asked(job, node, claim) CROSS JOIN LATERAL (
+  SELECT mine.id FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS asked(job, node, claim) CROSS JOIN LATERAL (
     SELECT j.id FROM jobs_job j
     WHERE j.id = asked.job AND j.node_id = asked.node AND j.claim_id = asked.claim
       AND (j.status = 'QUEUED') IS TRUE AND j.expires_at > statement_timestamp()
@@ -51,13 +56,12 @@ WITH usual AS (  -- IS TRUE: found by its id, not among all that have this statu
   UPDATE jobs_job AS j SET status = 'RUNNING', started_at = statement_timestamp(),
     lease_expires_at = statement_timestamp() + interval '{RUNNING_LEASE_SECONDS} seconds',
     deadline_at = statement_timestamp() + make_interval(secs => j.timeout_seconds + {LOST_AFTER_SECONDS})
-  FROM usual WHERE j.id = usual.id AND j.id = ANY(%s::uuid[]) RETURNING j.id, j.node_id
+  FROM usual WHERE j.id = usual.id AND j.id = ANY($1::uuid[]) RETURNING j.id, j.node_id, false AS ended
 )
-SELECT id, {_HINTS} FROM moved
-"""
+{_TELL}"""
 _COMPLETE = f"""
 WITH usual AS (
-  SELECT asked.* FROM jsonb_to_recordset(%s::jsonb) AS asked(
+  SELECT asked.* FROM jsonb_to_recordset($1::jsonb) AS asked(
     job uuid, node uuid, claim uuid, status text, reason text, exit_code int, signal int, phases jsonb, changed bool,
     outcome_unknown bool, digest text, stdout_bytes bigint, stderr_bytes bigint, stdout_sha256 text, stderr_sha256 text
   ) CROSS JOIN LATERAL (
@@ -74,15 +78,15 @@ WITH usual AS (
   ) AS whole
 ), hashed AS (
   UPDATE jobs_transcript AS t SET stdout_sha256 = usual.stdout_sha256, stderr_sha256 = usual.stderr_sha256
-  FROM usual WHERE t.job_id = usual.job AND t.job_id = ANY(%s::uuid[])
+  FROM usual WHERE t.job_id = usual.job AND t.job_id = ANY($2::uuid[])
 ), moved AS (
   UPDATE jobs_job AS j SET status = usual.status, reason = usual.reason, exit_code = usual.exit_code,
     signal = usual.signal, phases = usual.phases, changed = usual.changed, outcome_unknown = usual.outcome_unknown,
     completion_sha256 = usual.digest, contact_lost_at = NULL, phase = '', finished_at = statement_timestamp()
-  FROM usual WHERE j.id = usual.job AND j.id = ANY(%s::uuid[]) RETURNING j.id, j.node_id
+  FROM usual WHERE j.id = usual.job AND j.id = ANY($2::uuid[]) RETURNING j.id, j.node_id, true AS ended
 )
-SELECT id, {_HINTS}, pg_notify('{live.CHANNEL}', json_build_object('topic', 'work', 'node', node_id)::text) FROM moved
-"""
+{_TELL}"""
+_STATEMENTS = {"start": _START, "complete": _COMPLETE}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -112,7 +116,7 @@ class Together:
 
     def __init__(self) -> None:
         self._queue: list[_Report] = []
-        self._connections = [Connection("hyprbox-reports") for _ in range(CONNECTIONS)]
+        self._connections = [Connection("hyprbox-reports", _STATEMENTS) for _ in range(CONNECTIONS)]
         self._idle = list(self._connections)
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -184,35 +188,52 @@ class Together:
         return batch
 
     async def _serve(self, connection: Connection, batch: dict[uuid.UUID, _Report]) -> None:
-        moved: set[uuid.UUID] = set()
+        moved: set[bytes | None] = set()
         try:
-            async with connection.use() as conn:
-                moved = await _write_batch(conn, list(batch.values()))
+            async with connection.pipeline() as statements:
+                moved = await _write_batch(statements, list(batch.values()))
         except Unavailable:
             pass  # one at a time they may succeed, and hear why not
         finally:
             for report in batch.values():
                 if not report.answer.done():
-                    report.answer.set_result(report.job_id in moved)
+                    report.answer.set_result(report.job_id.bytes in moved)
             self._idle.append(connection)
             self._send()
 
 
-async def _write_batch(conn: psycopg.AsyncConnection[tuple[Any, ...]], batch: list[_Report]) -> set[uuid.UUID]:
-    """The jobs that moved. Both statements are sent at once, and commit together."""
+async def _write_batch(statements: Pipeline, batch: list[_Report]) -> set[bytes | None]:
+    """The ids of the jobs that moved, as bytes. Both statements are sent at once, and commit together."""
     started = [report for report in batch if report.result is None]
     ended = [report for report in batch if report.result is not None]
-    cursors = []
-    async with conn.pipeline() if started and ended else contextlib.nullcontext():
-        if started:
-            ids = [report.job_id for report in started]
-            columns = ids, [report.node_pk for report in started], [report.claim_id for report in started], ids
-            cursors.append(await conn.execute(_START, columns))
-        if ended:
-            ids = [report.job_id for report in ended]
-            rows = _encode([report.row() for report in ended]).decode()
-            cursors.append(await conn.execute(_COMPLETE, (rows, ids, ids)))
-    return {row[0] for cursor in cursors for row in await cursor.fetchall()}
+    calls: list[Call] = []
+    if started:
+        nodes, claims = [report.node_pk for report in started], [report.claim_id for report in started]
+        jobs = [report.job_id for report in started]
+        calls.append(("start", (uuid_array(jobs), uuid_array(nodes), uuid_array(claims))))
+    if ended:
+        rows = _encode([report.row() for report in ended])
+        calls.append(("complete", (rows, uuid_array(report.job_id for report in ended))))
+    return {row[0] for rows in await statements.run(calls) for row in rows}
+
+
+def hints(moved: live.Event) -> Iterator[live.Event]:
+    """What one hint tells of many jobs, as `jobs.moves` tells it of each."""
+    for pair in str(moved.ids["jobs"]).split(","):
+        job, _, node = pair.partition(" ")
+        yield live.Event(f"job.{job}", {"kind": "status"})
+        yield live.Event("jobs", {"job": job, "node": node})
+        if moved.ids["ended"]:
+            yield live.Event("work", {"node": node})
+
+
+def _hear(event: live.Event) -> None:
+    if event.topic == MOVED:  # and not a resync, which everybody hears anyway
+        for hint in hints(event):
+            live.hub.deliver(hint)
+
+
+live.hub.on(MOVED, _hear)
 
 
 def _is_plain(result: Result) -> bool:

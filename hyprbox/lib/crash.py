@@ -9,15 +9,19 @@ import os
 import signal
 
 
+def is_test() -> bool:
+    return os.environ.get("HYPRBOX_TEST") == "1"
+
+
 def crash_point(name: str) -> None:
     """SIGKILL to ourselves when HBX_CRASH_AT names this place."""
-    if os.environ.get("HYPRBOX_TEST") == "1" and os.environ.get("HBX_CRASH_AT") == name:
+    if is_test() and os.environ.get("HBX_CRASH_AT") == name:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def planted(bug: str) -> bool:
     """Whether HYPRBOX_PLANTED_BUG asks for this bug: tests that cannot find it prove nothing."""
-    return os.environ.get("HYPRBOX_TEST") == "1" and os.environ.get("HYPRBOX_PLANTED_BUG") == bug
+    return is_test() and os.environ.get("HYPRBOX_PLANTED_BUG") == bug
 
 
 def as_text(data: bytes) -> bytes:

@@ -1,56 +1,43 @@
-"""One prepared statement on an asynchronous connection, without what a cursor does for every call.
+"""Prepared statements on an asynchronous connection, without what a cursor does for every call.
 
-For the statement that runs all the time: parameters and values are text that the caller makes and reads, the result is
-its first row. A cursor costs about twice the CPU per call. Not for use while the connection does anything else.
+For the statements that run all the time: parameters are text that the caller makes. A cursor costs about twice the CPU
+per call. Not for use while the connection does anything else.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import psycopg
 from psycopg import pq
 from psycopg.errors import error_from_result
 
 Row = list[bytes | None]
+Call = tuple[str, Sequence[bytes]]
+_GOOD = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK, pq.ExecStatus.PIPELINE_SYNC)
 
 
-class Prepared:
-    def __init__(self, conn: psycopg.AsyncConnection[tuple[object, ...]], name: str, statement: str) -> None:
-        """`statement` has its parameters as $1, $2, ...; it is prepared when it is first run."""
+class _Exchange:
+    """One exchange at a time with the server: what has been sent leaves, and its results come."""
+
+    def __init__(self, conn: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
         self._pg = conn.pgconn
-        self._name = name.encode()
-        self._statement = statement.encode()
-        self._is_prepared = False
-        self._answer: asyncio.Future[pq.abc.PGresult] | None = None
-        self._last: pq.abc.PGresult | None = None
+        self._answer: asyncio.Future[list[pq.abc.PGresult]] | None = None
+        self._results: list[pq.abc.PGresult] = []
 
-    async def run(self, parameters: Sequence[bytes]) -> Row:
-        """The first row. Raises psycopg's errors; after an `OperationalError` the connection may be closed."""
-        if not self._is_prepared:
-            self._pg.send_prepare(self._name, self._statement)
-            await self._result()
-            self._is_prepared = True
-        self._pg.send_query_prepared(self._name, parameters)
-        result = await self._result()
-        return [result.get_value(0, column) for column in range(result.nfields)]
-
-    async def _result(self) -> pq.abc.PGresult:
+    async def _exchange(self) -> list[pq.abc.PGresult]:
         loop, socket = asyncio.get_running_loop(), self._pg.socket
-        self._answer, self._last = loop.create_future(), None
+        self._answer, self._results = loop.create_future(), []
         loop.add_reader(socket, self._read)
         try:
             if self._pg.flush():
                 loop.add_writer(socket, self._write)
-            result = await self._answer
+            return await self._answer
         finally:
             loop.remove_reader(socket)
             loop.remove_writer(socket)
             self._answer = None
-        if result.status not in (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK):
-            raise error_from_result(result)
-        return result
 
     def _write(self) -> None:
         try:
@@ -63,22 +50,114 @@ class Prepared:
         try:
             self._pg.consume_input()
             while not self._pg.is_busy():
-                result = self._pg.get_result()
-                if result is None:  # all of it has come
+                if self._take(self._pg.get_result()):
                     self._finish()
                     return
-                self._last = result
         except psycopg.Error as error:
             self._fail(error)
+
+    def _take(self, result: pq.abc.PGresult | None) -> bool:
+        """Whether this was the last one."""
+        raise NotImplementedError
 
     def _finish(self) -> None:
         if self._answer is None or self._answer.done():
             return
-        if self._last is None:
+        if not self._results:
             self._answer.set_exception(psycopg.OperationalError("the server sent no result"))
         else:
-            self._answer.set_result(self._last)
+            self._answer.set_result(self._results)
 
     def _fail(self, error: psycopg.Error) -> None:
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(error)
+
+
+class Prepared(_Exchange):
+    """One statement, whose result is its first row, as text."""
+
+    def __init__(self, conn: psycopg.AsyncConnection[tuple[object, ...]], name: str, statement: str) -> None:
+        """`statement` has its parameters as $1, $2, ...; it is prepared when it is first run."""
+        super().__init__(conn)
+        self._name = name.encode()
+        self._statement = statement.encode()
+        self._is_prepared = False
+
+    async def run(self, parameters: Sequence[bytes]) -> Row:
+        """The first row. Raises psycopg's errors; after an `OperationalError` the connection may be closed."""
+        if not self._is_prepared:
+            self._pg.send_prepare(self._name, self._statement)
+            _check(await self._exchange())
+            self._is_prepared = True
+        self._pg.send_query_prepared(self._name, parameters)
+        result = _check(await self._exchange())[-1]
+        return [result.get_value(0, column) for column in range(result.nfields)]
+
+    def _take(self, result: pq.abc.PGresult | None) -> bool:
+        if result is not None:
+            self._results = [result]
+        return result is None
+
+
+class Pipeline(_Exchange):
+    """Several statements that go out together and are one transaction: no BEGIN, no COMMIT, one round trip.
+
+    The connection stays in libpq's pipeline mode, so nothing else can use it any more. Rows come in binary.
+    """
+
+    def __init__(self, conn: psycopg.AsyncConnection[tuple[object, ...]], statements: Mapping[str, str]) -> None:
+        """`statements` by name, with their parameters as $1, $2, ...; they are prepared with the first run."""
+        super().__init__(conn)
+        self._statements = statements
+        self._is_prepared = False
+        self._awaited = 0  # so many results are waited for; 0: all, and the COMMIT
+        self._pg.enter_pipeline_mode()
+
+    async def run(
+        self, calls: Sequence[Call], before_commit: Callable[[list[list[Row]]], None] | None = None
+    ) -> list[list[Row]]:
+        """The rows of each call. Raises psycopg's errors: then none of the calls has done anything.
+
+        `before_commit` sees the rows while the transaction is still open, at the price of one more round trip.
+        """
+        expected = self._send(calls)
+        results: list[pq.abc.PGresult] = []
+        if before_commit is not None:
+            self._pg.send_flush_request()
+            self._awaited = expected
+            results = _check(await self._exchange())
+            before_commit([_rows(result) for result in results[-len(calls) :]])
+            self._awaited = 0
+        self._pg.pipeline_sync()
+        results += _check(await self._exchange())
+        self._is_prepared = True
+        return [_rows(result) for result in results[expected - len(calls) : expected]]
+
+    def _send(self, calls: Sequence[Call]) -> int:
+        """How many results there will be."""
+        expected = len(calls)
+        if not self._is_prepared:
+            for name, statement in self._statements.items():
+                self._pg.send_prepare(name.encode(), statement.encode())
+            expected += len(self._statements)
+        for name, parameters in calls:
+            self._pg.send_query_prepared(name.encode(), parameters, result_format=pq.Format.BINARY)
+        return expected
+
+    def _take(self, result: pq.abc.PGresult | None) -> bool:
+        if result is None:  # between two statements
+            return False
+        self._results.append(result)
+        return result.status == pq.ExecStatus.PIPELINE_SYNC or len(self._results) == self._awaited
+
+
+def _check(results: list[pq.abc.PGresult]) -> list[pq.abc.PGresult]:
+    for result in results:
+        if result.status not in _GOOD:
+            raise error_from_result(result)
+    return results
+
+
+def _rows(result: pq.abc.PGresult) -> list[Row]:
+    columns = range(result.nfields)
+    return [[result.get_value(row, column) for column in columns] for row in range(result.ntuples)]

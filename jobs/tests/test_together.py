@@ -102,7 +102,7 @@ def life(agent: Any, job: Job, **end: Any) -> tuple[dict[str, Any], set[str], An
         assert post(agent, job, "start").status_code == 200
         answer = post(agent, job, "complete", **ending(**end))
         assert answer.status_code == 200, answer.content
-        hints = {note.payload.replace(str(job.pk), "JOB") for note in heard.notifies(timeout=0.5)}
+        heard_of = [json.loads(note.payload) for note in heard.notifies(timeout=0.5)]
     unlike = ("id", "created_at", "expires_at", "claim_id", "request_id", "payload", "signature", "completion_sha256")
     times = ("claimed_at", "started_at", "finished_at", "lease_expires_at", "deadline_at")
     row = Job.objects.values().get(pk=job.pk)
@@ -110,7 +110,29 @@ def life(agent: Any, job: Job, **end: Any) -> tuple[dict[str, Any], set[str], An
     row = {name: value for name, value in row.items() if name not in unlike}
     same = {name: value is not None if name in times else value for name, value in row.items()}
     shown = {name: value for name, value in answer.json().items() if not name.endswith("_at") and name != "id"}
-    return {**same, "spans": span}, {json.dumps(json.loads(hint), sort_keys=True) for hint in hints}, shown
+    return {**same, "spans": span}, set(told(heard_of, str(job.pk))), shown
+
+
+def told(payloads: list[dict[str, Any]], job_id: str) -> Iterator[str]:
+    """Every hint that viewers get, whether it was sent alone or in one for many jobs."""
+    for ids in payloads:
+        event = live.Event(ids.pop("topic"), ids)
+        for hint in together.hints(event) if event.topic == together.MOVED else [event]:
+            yield json.dumps([hint.topic, hint.ids], sort_keys=True).replace(job_id, "JOB")
+
+
+@pytest.mark.usefixtures("attached")
+def test_one_hint_tells_of_many_jobs(agent: Any, web_1: Any, attached: Attached) -> None:
+    jobs = [claimed(factories.make_node(f"many-{number}")) for number in range(200)]
+    with psycopg.connect(**db.connection_params(), autocommit=True) as heard:
+        heard.execute(f"LISTEN {live.CHANNEL}")
+        started = attached.all_at_once(*(attached.made.start(**ids(job)) for job in jobs))
+        notes = list(heard.notifies(timeout=0.5))
+    assert all(started)
+    assert len(notes) < 10
+    events = [live.Event("moved", json.loads(note.payload)) for note in notes]
+    named = [hint.ids["job"] for event in events for hint in together.hints(event) if hint.topic == "jobs"]
+    assert sorted(named) == sorted(str(job.pk) for job in jobs)
 
 
 @pytest.mark.parametrize(

@@ -275,7 +275,7 @@ async def test_a_defect_while_claiming_is_an_answer_and_not_a_hanging_poll(monke
         raise IndexError("a defect")
 
     dispatcher = queue.Dispatcher()
-    monkeypatch.setattr(dispatcher, "_claim_batch", broken)
+    monkeypatch.setattr(queue, "_claim_batch", broken)
     for _ in range(2):  # and the next one is served again
         with pytest.raises(Unavailable):
             async with asyncio.timeout(5):
