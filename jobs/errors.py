@@ -61,3 +61,15 @@ class KeyReused(HyprBoxError):
     """This Idempotency-Key was used for another request."""
 
     status = 422
+
+
+class UnknownPin(NotFound):
+    """There is no pin with that id."""
+
+
+class PinExists(Conflict):
+    """This preset is pinned there with the same values already."""
+
+
+class PinMatchesNothing(Conflict):
+    """No node has this pin's tag, so there is nothing to check."""

@@ -9,6 +9,7 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 
+from hyprbox.lib.rowmac import Sealed
 from jobs.states import TERMINAL, Mode, Reason, Status
 from nodes.models import Node
 
@@ -192,3 +193,57 @@ class IdempotencyKey(models.Model):
 
     def __str__(self) -> str:
         return self.key
+
+
+class Pin(Sealed):
+    """A preset with its variables that one node, or every node with a tag, is to keep fulfilling: checked every night.
+
+    It acts with its owner's rights. `paused_because` says why it does not check any more; empty while it does.
+    """
+
+    SEALED = ("preset", "variables", "digest", "node_id", "tag", "owner_id", "owner_name")
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    preset = models.CharField(max_length=63, db_index=True)
+    variables = models.JSONField(default=dict)
+    digest = models.CharField(max_length=64)  # of the variables
+    node = models.ForeignKey(Node, null=True, blank=True, on_delete=models.CASCADE, related_name="+")
+    tag = models.CharField(max_length=63, blank=True, default="")
+    owner_id = models.UUIDField()  # no foreign key: a pin whose owner is gone is paused, and says so
+    owner_name = models.CharField(max_length=254)
+    paused_because = models.CharField(max_length=300, blank=True, default="")
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=(Q(node=None) & ~Q(tag="")) | (Q(node__isnull=False) & Q(tag="")),
+                name="jobs_pin_has_one_target",
+            ),
+            models.UniqueConstraint(
+                fields=["preset", "digest", "node", "tag"], nulls_distinct=False, name="jobs_pinned_once"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.preset} on {self.tag or self.node_id}"
+
+
+class DriftCheck(models.Model):
+    """One check job of a pin. `day` is set for the nightly ones, of which there is one per pin, node and day."""
+
+    id = models.BigAutoField(primary_key=True)
+    pin = models.ForeignKey(Pin, on_delete=models.CASCADE, related_name="checks")
+    node = models.ForeignKey(Node, on_delete=models.CASCADE, related_name="+", db_index=False)
+    day = models.DateField(null=True, blank=True)
+    job = models.OneToOneField(Job, null=True, on_delete=models.CASCADE, related_name="drift_check")
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["pin", "node", "day"], name="jobs_checked_once_a_day"),
+        ]
+        indexes: ClassVar = [models.Index(fields=["node", "pin", "-created_at"], name="jobs_drift_of_node")]
+
+    def __str__(self) -> str:
+        return f"{self.pin_id} on {self.node_id}"

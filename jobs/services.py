@@ -263,7 +263,7 @@ def _claim_key(by: Actor, key: str, body_sha256: str) -> IdempotencyKey | None:
     return row
 
 
-def _database_now() -> datetime:
+def database_now() -> datetime:
     with connection.cursor() as cursor:
         cursor.execute("SELECT now()")
         moment: datetime = cursor.fetchone()[0]
@@ -274,7 +274,7 @@ def _insert(
     *, by: Actor, checked: _Checked, node: Node, batch: Batch | None = None, retry_of: Job | None = None
 ) -> Job:
     signer = signing.signer()
-    job_id, now = uuid.uuid4(), _database_now()
+    job_id, now = uuid.uuid4(), database_now()
     expires_at = now + timedelta(seconds=checked.expires_in_seconds)
     rendered, preset = checked.rendered, checked.preset
     frozen = payloads.Frozen(

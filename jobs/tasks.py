@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from procrastinate.contrib.django import app
 
-from jobs import deadlines, retention, services
+from jobs import deadlines, drift, retention, services
 
 
 @app.periodic(cron="* * * * * */10")  # the sixth field is the seconds
@@ -23,3 +23,9 @@ def forget_old_keys(timestamp: int) -> None:
 @app.task(queueing_lock="jobs.forget_old_output", pass_context=False)
 def forget_old_output(timestamp: int) -> None:
     retention.forget_old_output()
+
+
+@app.periodic(cron="*/10 * * * *")
+@app.task(queueing_lock="jobs.check_drift", pass_context=False)
+def check_drift(timestamp: int) -> None:
+    drift.queue_due()

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from jobs import agent_api, api, views
+from jobs import agent_api, api, drift_api, views
 
 app_name = "jobs"
 urlpatterns = [
@@ -21,5 +21,10 @@ api_urlpatterns = [
     path("jobs/<uuid:job_id>/output", api.JobOutput.as_view()),
     path("jobs/<uuid:job_id>/start", agent_api.Start.as_view()),
     path("jobs/<uuid:job_id>/complete", agent_api.Complete.as_view()),
+    path("drift", drift_api.DriftSummary.as_view()),
+    path("drift/pins", drift_api.PinList.as_view()),
+    path("drift/pins/<uuid:pin_id>", drift_api.PinDetail.as_view()),
+    path("drift/pins/<uuid:pin_id>/check", drift_api.PinCheck.as_view()),
+    path("drift/pins/<uuid:pin_id>/resume", drift_api.PinResume.as_view()),
     path("agent/keys", agent_api.Keys.as_view()),
 ]
