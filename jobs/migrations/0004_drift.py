@@ -9,7 +9,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("jobs", "0002_guards"),
+        ("jobs", "0003_indexes_of_what_is_rare"),
         ("nodes", "0002_history"),
     ]
 
