@@ -28,11 +28,14 @@ from agent.wire import UNKNOWN_SHA256, nothing_ran, now_text, parse_payload, str
 
 CHUNK_BYTES = 192 * 1024  # three of them in base64 stay below the body limit of 1 MiB
 CHUNKS_PER_CALL = 3
-FIRST_SEND_SECONDS = 0.15
+FIRST_SEND_SECONDS = 0.05
 SEND_SECONDS = 1.5
 FULL_BYTES = 256 * 1024
 LEASE_SECONDS = 10.0
 TICK_SECONDS = 0.1
+# Someone waits for the first line: for that one it looks more often, but not for ever.
+FIRST_TICK_SECONDS = 0.02
+FIRST_TICKS_FOR_SECONDS = 3.0
 FULL_GAP_SECONDS = 0.25  # between calls while a script writes faster than we send
 RUNNER_GONE_SECONDS = 2.0
 ABANDON_SECONDS = 20.0  # a cancelled runner has ended everything by then
@@ -152,7 +155,8 @@ class Delivery:
         """Send output until there is a result and all of it is stored."""
         if not self._resumed and self.folder.has("exec"):
             self._send([])  # the answer says how far an earlier agent came
-        sent_at, waiting_since = time.monotonic(), 0.0
+        began = sent_at = time.monotonic()
+        waiting_since = 0.0
         while True:
             result = self.folder.read("result")
             if result is None:
@@ -175,7 +179,8 @@ class Delivery:
                 self._send([])
                 sent_at = now
             else:
-                self._pause(TICK_SECONDS)
+                is_first = self.next_offset == [0, 0] and now - began < FIRST_TICKS_FOR_SECONDS
+                self._pause(FIRST_TICK_SECONDS if is_first else TICK_SECONDS)
 
     def _pending(self) -> int:
         if self._is_output_over:
