@@ -16,6 +16,7 @@ from typing import Any
 from agent import processes
 from agent.crash import crash_point, planted
 from agent.journal import JobFolder
+from agent.masking import Masker
 from agent.spool import BLOCK, SpoolWriter
 from agent.wire import Payload
 
@@ -65,6 +66,7 @@ class Bash:
             "HYPRBOX_JOB_ID": payload.job_id,
         }
         self.spool = SpoolWriter(folder.path)
+        self._maskers = [Masker(order["secrets"].values()) for _ in range(2)] if order["secrets"] else []
         self._script = sealed_script(payload.script)
         self._cgroup = cgroup
         self._scripts = None if cgroup is None else cgroup / processes.SCRIPTS
@@ -126,6 +128,8 @@ class Bash:
         if self.living():  # what a phase left behind ends with it
             self.end_all(LEFTOVER_SECONDS, self._reap_all)
         self._empty(pipes)
+        for stream, masker in enumerate(self._maskers):
+            self._write(stream, masker.finish())
         bash.stdout.close()
         bash.stderr.close()
         if stop:
@@ -145,9 +149,16 @@ class Bash:
             except BlockingIOError:
                 continue
             if data:
-                self.spool.write(pipes[handle], data)
+                self._keep(pipes[handle], data)
             else:
                 del pipes[handle]
+
+    def _keep(self, stream: int, data: bytes) -> None:
+        self._write(stream, self._maskers[stream].feed(data) if self._maskers else data)
+
+    def _write(self, stream: int, data: bytes) -> None:
+        for at in range(0, len(data), BLOCK):
+            self.spool.write(stream, data[at : at + BLOCK])
 
     def _empty(self, pipes: dict[int, int]) -> None:
         """What processes had written before they were ended; nobody is left to write more."""
@@ -157,7 +168,7 @@ class Bash:
                     data = os.read(handle, BLOCK)
                     if not data:
                         break
-                    self.spool.write(stream, data)
+                    self._keep(stream, data)
 
     def end_all(self, grace: float, meanwhile: Callable[[], None] | None = None) -> None:
         processes.end_all(self.living, grace=grace, meanwhile=meanwhile or self._reap_all, cgroup=self._scripts)

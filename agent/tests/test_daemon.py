@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -142,21 +141,12 @@ def test_django_is_not_needed():
 
 
 def test_an_idle_agent_is_small(plane, agent_process):
+    """What it costs in CPU is measured by `script/bench agent`."""
     agent_process.start(HYPRBOX_INTERVAL="10s")
     plane.finished(plane.queue({"apply": "true"}))
     wait_for(lambda: '"job.done"' in agent_process.log)
     assert agent_process.process is not None
-    pid = agent_process.process.pid
-    status = Path(f"/proc/{pid}/status").read_text()
+    status = Path(f"/proc/{agent_process.process.pid}/status").read_text()
     rss = int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
-    before = cpu_seconds(pid)
-    time.sleep(10)
-    an_hour = (cpu_seconds(pid) - before) * 360
-    print(f"idle: {rss:.1f} MiB resident, {an_hour:.1f} s of CPU an hour")
+    print(f"idle: {rss:.1f} MiB resident")
     assert rss <= 40
-    assert an_hour <= 8 + 360 / os.sysconf("SC_CLK_TCK")  # one tick of the kernel's accounting is 3.6 s an hour
-
-
-def cpu_seconds(pid: int) -> float:
-    raw = Path(f"/proc/{pid}/stat").read_text()
-    return sum(map(int, raw[raw.rindex(")") + 2 :].split()[11:15])) / os.sysconf("SC_CLK_TCK")

@@ -85,9 +85,19 @@ def test_a_secret_that_is_not_there_refuses_the_job(plane, agent_process):
 def test_a_secret_reaches_the_script_and_nothing_else(plane, agent_process):
     agent_process.start(HYPRBOX_SECRET_DB="canary-4711")
     job = plane.finished(
-        plane.queue({"apply": 'test "$PASSWORD" = canary-4711'}, secrets={"PASSWORD": "env:HYPRBOX_SECRET_DB"})
+        plane.queue(
+            {
+                "apply": 'test "$PASSWORD" = canary-4711; echo "it is <$PASSWORD>"; printf canary-; sleep 0.3; echo 4711; '
+                'tr "\\0" "\\n" </proc/$$/cmdline; echo "$PASSWORD" >&2'
+            },
+            secrets={"PASSWORD": "env:HYPRBOX_SECRET_DB"},
+        )
     )
     assert job.status == "SUCCEEDED"
+    shown = bytes(job.streams["stdout"].data).decode()
+    assert shown.startswith("it is <***>\n***\n")
+    assert bytes(job.streams["stderr"].data) == b"***\n"
+    assert job.result["stdout_bytes"] == len(shown)
     assert "canary-4711" not in agent_process.log
     for path in agent_process.state_dir.rglob("*"):
         assert not path.is_file() or b"canary-4711" not in path.read_bytes(), path
