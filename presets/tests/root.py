@@ -47,13 +47,13 @@ facts() { :; }
 phase() {
   local code=0
   bash "/room/${3:-script}.sh" "$2" </dev/null >"/room/said.$1" 2>&1 || code=$?
-  printf '=== %s (%s) ended with %s\\n' "$1" "$2" "$code"; cat "/room/said.$1"
+  printf '=== %s (%s) ended with %s at %s\\n' "$1" "$2" "$code" "$SECONDS"; cat "/room/said.$1"
   echo "$1 $code" >>/room/exits
 }
 picture() {
   find $WATCHED -printf '%p %y %#m %u:%g %l\\n' 2>/dev/null | sort
   find $WATCHED -type f -print0 2>/dev/null | sort -z | xargs -0r sha256sum
-  facts 2>&1
+  facts 2>&1 || true
 }
 keep() { picture >"/room/kept.$1"; }
 same() {
@@ -62,16 +62,14 @@ same() {
 """
 _LIFE = """
 keep original; phase first check; same original
-phase apply apply; phase verify verify; phase second check; keep applied
-phase verify_again verify; same applied
-phase undo rollback; same original
-phase redo apply; phase redo_verify verify; same applied
-phase again apply; same applied; phase again_verify verify
-broken
-phase broken_verify verify; phase broken_check check
+phase apply apply; keep applied; phase verify verify; phase second check; same applied
+{undo}
+phase again apply; same applied
+broken; phase broken_verify verify; phase broken_check check
+{back}
 """
-_REPAIR = "phase back rollback; same applied; phase back_verify verify\n"
-_NO_UNDO = ("phase undo rollback; same original\n", "phase redo apply; phase redo_verify verify; same applied\n")
+_UNDO = "phase undo rollback; same original; phase redo apply; same applied"
+_BACK = "phase back rollback; mended; same applied; phase back_verify verify"
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ class Room:
         also: Mapping[str, Mapping[str, object]] | None = None,
         tools: Mapping[str, str] | None = None,
         watch: Sequence[str] = WATCHED,
-        timeout: int = 120,
+        timeout: int = 400,
     ) -> Result:
         """Run `steps` in a fresh room. `tools` are bash bodies of programs that stand in for others."""
         shared = self.folder / f"room-{len(list(self.folder.glob('room-*')))}"
@@ -135,39 +133,28 @@ class Room:
         values: Mapping[str, object],
         *,
         breaks: str,
+        mends: str = ":",
         setup: str = "",
         facts: str = ":",
         rollback: bool = True,
         tools: Mapping[str, str] | None = None,
         watch: Sequence[str] = WATCHED,
-        timeout: int = 120,
+        timeout: int = 400,
     ) -> Result:
         """The life of a preset, every step of it asserted.
 
         Not so; applied, verified, so; taken back, and everything is as it was; applied twice, which changes nothing; broken by the
-        bash in `breaks`, which `verify` notices; rolled back to what was there before that last apply. `setup` runs first, `facts`
-        prints what else must be the same beside the watched folders, such as `sshd -T`. The check and the verify change nothing.
+        bash in `breaks`, which `verify` notices; rolled back to what was there before that last apply, once `mends` has undone what
+        the preset itself would not touch. `setup` runs first, `facts` prints what else must be the same beside the watched folders, such as
+        `sshd -T`. The check and the verify change nothing.
         """
-        steps = _LIFE
-        if rollback:
-            steps += _REPAIR
-        else:
-            for line in _NO_UNDO:
-                steps = steps.replace(line, "")
-        begin = f"{setup}\nfacts() {{\n{facts}\n}}\nbroken() {{\n{breaks}\n}}\n"
+        steps = _LIFE.format(undo=_UNDO if rollback else "", back=_BACK if rollback else "")
+        tellings = {"facts": facts, "broken": breaks, "mended": mends}
+        begin = setup + "".join(f"\n{name}() {{\n{body}\n}}\n" for name, body in tellings.items())
         result = self.play(name, values, begin + steps, tools=tools, watch=watch, timeout=timeout)
-        wanted = {
-            "first": 1,
-            "apply": 0,
-            "verify": 0,
-            "second": 0,
-            "verify_again": 0,
-            "again": 0,
-            "again_verify": 0,
-            "broken_check": 1,
-        }
+        wanted = {"first": 1, "apply": 0, "verify": 0, "second": 0, "again": 0, "broken_check": 1}
         if rollback:
-            wanted.update(undo=0, redo=0, redo_verify=0, back=0, back_verify=0)
+            wanted.update(undo=0, redo=0, back=0, back_verify=0)
         found = {label: code for label, code in result.exits.items() if label != "broken_verify"}
         assert found == wanted, result.output
         assert result.exits["broken_verify"] != 0, result.output

@@ -22,7 +22,7 @@ NO_ROLLBACK = {
 UNTRIED = {
     "system-update": "it needs an archive with newer packages, and a room has no network",
 }
-SAMPLES: dict[str, str] = {}
+SAMPLES = {"ACCOUNT": "ada", "PUBLIC_KEY": "ssh-ed25519 AAAA ada@laptop"}
 """Values for required variables that have no default and are not host names."""
 
 
