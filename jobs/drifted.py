@@ -100,6 +100,11 @@ class PinState:
         return told(self.nodes, self.now)
 
 
+def of_all(states: list[PinState]) -> str:
+    """All of these pins together in one sentence; empty when there is none."""
+    return told([node for state in states for node in state.nodes], states[0].now) if states else ""
+
+
 def told(nodes: Iterable[NodeState], now: datetime) -> str:
     """Nodes of one or many pins in one sentence without a full stop."""
     every = list(nodes)

@@ -59,7 +59,7 @@ def _uuid(text: str) -> uuid.UUID | None:
         return None
 
 
-def _listed_nodes(chosen: list[str]) -> list[NodeCard]:
+def listed_nodes(chosen: list[str]) -> list[NodeCard]:
     """What can be chosen: the chosen ones first, so that none is lost in a fleet that is longer than the list."""
     everything = nodes.list_nodes(NodeFilter(ordering="status"))
     first = nodes.cards(everything.named(chosen))
@@ -93,7 +93,7 @@ class Draft:
             mode=mode if mode in Mode.values and (mode != Mode.CHECK or preset.check) else Mode.APPLY,
             confirm=data.get("confirm", "").strip(),
             key=data.get("key", "") or str(uuid.uuid4()),
-            cards=_listed_nodes(data.getlist("node")),
+            cards=listed_nodes(data.getlist("node")),
         )
 
     @property

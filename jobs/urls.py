@@ -1,6 +1,6 @@
 from django.urls import path
 
-from jobs import agent_api, api, drift_api, views
+from jobs import agent_api, api, drift_api, drift_views, views
 
 app_name = "jobs"
 urlpatterns = [
@@ -11,6 +11,12 @@ urlpatterns = [
     path("jobs/new/<slug:name>/targets/", views.targets, name="targets"),
     path("jobs/new/<slug:name>/confirm/", views.confirm, name="confirm"),
     path("jobs/new/<slug:name>/", views.run, name="run"),
+    path("drift/", drift_views.overview, name="drift"),
+    path("drift/presets/<slug:name>/", drift_views.of_preset, name="drift_of"),
+    path("drift/presets/<slug:name>/line/", drift_views.line, name="drift_line"),
+    path("drift/<uuid:pin_id>/check/", drift_views.check, name="drift_check"),
+    path("drift/<uuid:pin_id>/resume/", drift_views.resume, name="drift_resume"),
+    path("drift/<uuid:pin_id>/remove/", drift_views.remove, name="drift_remove"),
 ]
 api_urlpatterns = [
     path("jobs", api.JobList.as_view()),

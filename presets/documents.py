@@ -25,7 +25,7 @@ MAX_VARIABLES = 256
 MAX_TIMEOUT_SECONDS = 24 * 3600
 DEFAULT_TIMEOUT_SECONDS = 900
 
-_PRESET_NAME = re.compile(r"[a-z][a-z0-9-]{1,62}")
+PRESET_NAME = re.compile(r"[a-z][a-z0-9-]{1,62}")
 _CATEGORY = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _SYSTEM = re.compile(r"[a-z][a-z0-9]*(-[0-9]+(\.[0-9]+)*)?")
 
@@ -137,7 +137,7 @@ class _Reader:
     def preset(self) -> Preset:
         refuse_unknown(self.data, _KEYS, "", self.complain)
         fields: dict[str, Any] = {
-            "name": self.matching("name", _PRESET_NAME, "2 to 63 characters: a to z first, then a-z, 0-9 and dashes"),
+            "name": self.matching("name", PRESET_NAME, "2 to 63 characters: a to z first, then a-z, 0-9 and dashes"),
             "title": self.line("title", 120),
             "description": self.text("description", 2000),
             "category": self.matching("category", _CATEGORY, "at most 32 characters of a-z, 0-9 and dashes"),

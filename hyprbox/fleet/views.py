@@ -16,8 +16,8 @@ from hyprbox.fleet import feed, figures, sentences, state
 from hyprbox.fleet.state import COLOURS, PAGE_SIZES, SORTS, Wanted
 from hyprbox.lib import pages
 from hyprbox.lib.pages import Crumb
+from jobs import drifted, summary
 from jobs import selectors as jobs
-from jobs import summary
 from nodes import selectors, series
 from nodes.series import History, Range
 from presets import selectors as presets
@@ -73,6 +73,7 @@ def node(request: HttpRequest, node_id: str) -> HttpResponse:
     context = {
         **node_context(detail, chosen),
         "recent": [summary.of(job, timezone.now()) for job in recent],
+        "watched": drifted.of_node(by=actor, node=row),
         "activity": selectors.activity(row, limit=30),
         "presets": sorted(presets.list_presets(), key=lambda preset: (RISKS.index(preset.risk), preset.title)),
         "charts": True,

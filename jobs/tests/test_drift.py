@@ -21,7 +21,7 @@ from jobs.models import DriftCheck, Job, Pin
 from nodes.models import Node
 from presets import services as presets
 from presets.tests.test_custom import TEXT
-from tests.factories import as_actor, make_node
+from tests.factories import as_actor, make_node, make_user
 
 LATE = datetime(2026, 3, 4, 23, 59, tzinfo=UTC)
 
@@ -137,8 +137,6 @@ def test_an_owner_without_rights_pauses_the_pin(pin: Pin, ada: User, change: dic
 
 
 def test_another_admin_takes_a_paused_pin_over(pin: Pin, ada: User, db: None) -> None:
-    from tests.factories import make_user
-
     User.objects.filter(pk=ada.pk).update(is_active=False)
     drift.queue_due(LATE)
     grace = make_user("grace", Role.ADMIN)

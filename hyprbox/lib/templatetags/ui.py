@@ -63,6 +63,13 @@ LOOKS: Mapping[str, Look] = {
     "SAFE": Look("ok", "status-done", "Safe"),
     "CONFIRM": Look("warn", "status-warn", "Confirm"),
     "DANGEROUS": Look("crit", "status-crit", "Dangerous"),
+    # drift
+    "IN_PLACE": Look("ok", "status-done", "As wanted"),
+    "DRIFTED": Look("warn", "status-warn", "Drifted"),
+    "CHECKING": Look("run", "status-run", "Checking"),
+    "WAITING": Look("off", "clock", "Waiting"),
+    "UNCHECKED": Look("off", "clock", "Not checked yet"),
+    "PAUSED": Look("unknown", "pause", "Paused"),
     # tokens
     "ACTIVE": Look("ok", "status-done", "Active"),
     "UNUSED": Look("off", "clock", "Not used yet"),
