@@ -217,13 +217,19 @@ def test_a_cancel_of_the_rollback_does_not_hide_the_failure(run):
 
 
 def test_the_environment_is_built_from_nothing(run):
-    job = run({"apply": "env -0"}, environment={"SITE": "käse\nzwei"}, resolved={"PASSWORD": "s3cret"})
+    job = run(
+        {"apply": "env -0; printf 'LENGTH=%d\\0' ${#PASSWORD}"},
+        environment={"SITE": "käse\nzwei"},
+        resolved={"PASSWORD": "s3cret"},
+    )
     assert job.finish()["status"] == "succeeded"
     seen = dict(item.split("=", 1) for item in job.output().decode().split("\0") if item)
     assert set(seen) <= {
         "PATH", "HOME", "LANG", "LC_ALL", "TERM", "SHELL", "HYPRBOX_JOB_ID", "SITE", "PASSWORD", "PWD", "SHLVL", "_", "OLDPWD",
+        "LENGTH",
     }  # fmt: skip
-    assert (seen["SITE"], seen["PASSWORD"], seen["TERM"], seen["PWD"]) == ("käse\nzwei", "s3cret", "dumb", "/")
+    assert (seen["SITE"], seen["PASSWORD"], seen["TERM"], seen["PWD"]) == ("käse\nzwei", "***", "dumb", "/")
+    assert seen["LENGTH"] == str(len("s3cret"))
     assert seen["PATH"].startswith("/usr/local/sbin:") and seen["HYPRBOX_JOB_ID"] == job.folder.job_id
 
 
