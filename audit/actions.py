@@ -42,6 +42,7 @@ class Action(models.TextChoices):
     ROW_TAMPERED = "row.tampered", "A row was changed behind HyprBox's back, and refused"
     AUDIT_VERIFIED = "audit.verified", "Verified the audit log"
     AUDIT_EXPORTED = "audit.exported", "Exported the audit log"
+    INTEGRITY_VERIFIED = "integrity.verified", "Checked all seals and signatures"
     BATCH_QUEUED = "batch.queued", "Queued a batch of jobs"
     PRESET_CREATED = "preset.created", "Created a preset"
     PRESET_CHANGED = "preset.changed", "Put another revision of a preset in use"

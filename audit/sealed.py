@@ -6,6 +6,7 @@ entries can then make a row invalid, but never make an old one valid again.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from django.db import transaction
@@ -16,11 +17,22 @@ from audit.models import Event
 from hyprbox.lib import rowmac
 from hyprbox.lib.rowmac import RowTampered, Sealed
 
-__all__ = ["NEWEST", "RowTampered", "check", "create", "first", "lock", "save", "seal_existing", "with_newest"]
+__all__ = [
+    "NEWEST",
+    "RowTampered",
+    "check",
+    "check_all",
+    "create",
+    "first",
+    "lock",
+    "save",
+    "seal_existing",
+    "with_newest",
+]
 
 M = TypeVar("M", bound=Sealed)
 
-# The newest version for `table_pk`, an SQL expression of type text, in statements that are not the ORM's.
+# The newest version for `table_pk`, an SQL expression of type text with qualified names, in statements that are not the ORM's.
 NEWEST = "(SELECT max(subject_version) FROM audit_event WHERE subject_version IS NOT NULL AND subject = {table_pk})"
 
 
@@ -74,6 +86,12 @@ def save(row: Sealed, *fields: str) -> None:
     rowmac.seal(row)
     row.save(update_fields=[*fields, "mac", "row_version"])
     row.__dict__.pop("newest_version", None)
+
+
+def check_all(model: type[Sealed]) -> Iterator[tuple[str, str]]:
+    """`(table:pk, what is wrong or "")` for every row of a model."""
+    for row in with_newest(model._default_manager.all()).iterator(chunk_size=1000):
+        yield rowmac.subject_of(row), problem(row)
 
 
 def seal_existing(model: type[Model], sealed: tuple[str, ...], event: type[Model]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,9 +15,12 @@ from audit.actions import Action
 from audit.models import Event
 from hyprbox.lib import rowmac
 from hyprbox.lib.actors import Actor, Capability, require
-from hyprbox.lib.rowmac import Sealed
+from hyprbox.lib.rowmac import RowTampered, Sealed
 
 MAX_VALUE_BYTES = 1024
+TOLD_SECONDS = 60.0
+MAX_TOLD = 10_000
+_told: dict[str, float] = {}
 
 log = structlog.get_logger(__name__)
 
@@ -67,6 +71,20 @@ def verify_log(*, by: Actor, outside: list[dict[str, Any]] | None = None, first:
     if report.intact is False:
         log.error("audit.tampered", **detail)
     return report
+
+
+def note_tampered(error: RowTampered) -> None:
+    """Record that a row was refused; in a transaction of its own, at most once a minute for each row and process."""
+    now = time.monotonic()
+    table, _, pk = error.subject.partition(":")
+    log.error("row.tampered", table=table, pk=pk, why=error.why)
+    if _told.get(error.subject, 0.0) > now:
+        return
+    if len(_told) > MAX_TOLD:
+        _told.clear()
+    _told[error.subject] = now + TOLD_SECONDS
+    with transaction.atomic():
+        record(Action.ROW_TAMPERED, by=Actor.system("seals"), target=error.subject, detail={"why": error.why})
 
 
 def _one_line(text: str) -> str:

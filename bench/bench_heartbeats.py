@@ -40,7 +40,7 @@ def run(context: Context) -> list[Result]:
     servers.install_peers()
     url = context.new_database("heartbeats")
     servers.pin_postgres(context)
-    fleet = servers.make_fleet(url, NODES)
+    fleet = servers.make_fleet(context.folder, url, NODES)
     _write_lists(context.folder, fleet)
     with servers.web(context, url) as ours, servers.peer("heartbeats.mjs", DATABASE_URL=url) as fastify:
         variants = {"ours": f"{ours.url}{LANE}", "one": f"{fastify.url}/one", "three": f"{fastify.url}/three"}

@@ -22,7 +22,7 @@ SECONDS = 40
 
 def run(context: Context) -> list[Result]:
     url = context.new_database("idle")
-    fleet = servers.make_fleet(url, AGENTS)
+    fleet = servers.make_fleet(context.folder, url, AGENTS)
     (context.folder / "agents").write_text("\n".join(f"{node.node_id} {node.token}" for node in fleet))
     context.postgres.execute("ALTER DATABASE idle SET log_statement = 'all'")
     with servers.web(context, url) as web:

@@ -41,7 +41,7 @@ def run(context: Context) -> list[Result]:
     servers.install_peers()
     url = context.new_database("streams")
     servers.pin_postgres(context)
-    fleet = servers.make_fleet(url, 100)
+    fleet = servers.make_fleet(context.folder, url, 100)
     _write_credentials(context, url)
     ours, node = [], []
     for _ in range(ROUNDS):

@@ -14,6 +14,7 @@ import django
 
 django.setup()
 
+from django.conf import settings
 from django.db import connection, transaction
 from django.utils import timezone
 
@@ -106,13 +107,13 @@ def median_ms(work: Callable[[], int], nodes: int, rounds: int = ROUNDS) -> floa
 
 def main(url: str) -> None:
     figures: dict[str, Any] = {}
-    servers.make_fleet(url, 1_000)
+    servers.make_fleet(settings.HYPRBOX_VAR_DIR, url, 1_000)
     write_a_day()
     draw()
     figures["raw_1000"] = median_ms(from_raw, 1_000, 3)
     figures["stored_1000"] = median_ms(stored, 1_000)
     figures["page_1000"] = median_ms(page, 1_000)
-    servers.make_fleet(url, 9_000, first=1_000)
+    servers.make_fleet(settings.HYPRBOX_VAR_DIR, url, 9_000, first=1_000)
     copy_sparklines()
     figures["stored_10000"] = median_ms(stored, 10_000)
     figures["page_10000"] = median_ms(page, 10_000)

@@ -15,6 +15,7 @@ import django
 django.setup()
 
 import psycopg
+from django.conf import settings
 
 from bench import servers
 from jobs import queue
@@ -45,7 +46,7 @@ def definitions(conn: psycopg.Connection[Any], names: Iterable[str]) -> list[str
 
 
 def prepare(conn: psycopg.Connection[Any], url: str) -> list[uuid.UUID]:
-    nodes = [node.pk for node in servers.make_fleet(url, NODES)]
+    nodes = [node.pk for node in servers.make_fleet(settings.HYPRBOX_VAR_DIR, url, NODES)]
     # The indexes are made after the rows, and those of the lists not at all: they would take most of the time.
     query = "SELECT indexname FROM pg_indexes WHERE tablename = 'jobs_job' AND indexname NOT LIKE '%pkey'"
     kept = definitions(conn, [*TAKEN, "jobs_of_node"])

@@ -24,7 +24,7 @@ from typing import Any
 import psycopg
 
 from bench.harness import ROOT, Context
-from hyprbox.lib import mackey, signing
+from hyprbox.lib import mackey, seals, signing
 
 PEERS = ROOT / "bench" / "peers"
 START_SECONDS = 30.0
@@ -149,9 +149,19 @@ class BenchNode:
         )  # fmt: skip
 
 
-def make_fleet(url: str, number: int, *, first: int = 0) -> list[BenchNode]:
-    """That many nodes that were seen before, each with a pinned token."""
+def _token_row(node: BenchNode, key: bytes) -> tuple[Any, ...]:
+    """The columns of a pinned token, and its seal."""
+    pk, prefix, digest = uuid.uuid4(), node.token[5:13], hashlib.sha256(node.token.encode()).digest()
+    fields = {"prefix": prefix, "digest": digest, "node_id": node.node_id, "node_pk": node.pk}
+    fields |= {"expires_at": None, "revoked_at": None}
+    return pk, prefix, digest, node.node_id, node.pk, seals.mac(key, "tokens_nodetoken", pk, 1, fields)
+
+
+def make_fleet(folder: Path, url: str, number: int, *, first: int = 0) -> list[BenchNode]:
+    """That many nodes that were seen before, each with a pinned token. `folder` is the var folder, with the seals' key."""
     letters = string.ascii_lowercase + string.digits
+    mackey.create_key(folder / "mac.key")
+    key = bytes.fromhex((folder / "mac.key").read_text())
     fleet = []
     for index in range(first, first + number):
         prefix = "".join(secrets.choice(letters) for _ in range(8))
@@ -168,10 +178,19 @@ def make_fleet(url: str, number: int, *, first: int = 0) -> list[BenchNode]:
         )
         cursor.executemany(
             """
-            INSERT INTO tokens_nodetoken (id, name, prefix, digest, node_id, node_pk, created_by)
-            VALUES (gen_random_uuid(), 'bench', %s, %s, %s, %s, 'bench')
+            INSERT INTO tokens_nodetoken
+                (id, name, prefix, digest, node_id, node_pk, created_by, mac, row_version)
+            VALUES (%s, 'bench', %s, %s, %s, %s, 'bench', %s, 1)
             """,
-            [(n.token[5:13], hashlib.sha256(n.token.encode()).digest(), n.node_id, n.pk) for n in fleet],
+            [_token_row(node, key) for node in fleet],
+        )
+        cursor.execute(
+            """
+            INSERT INTO audit_event
+                (action, actor_kind, actor_id, actor_name, target, detail, ip, request_id, subject, subject_version, canonical)
+            SELECT 'token.created', 'system', '', 'bench', 'token', '{}', '', '', 'tokens_nodetoken:' || id, 1, ''
+            FROM tokens_nodetoken
+            """
         )
         cursor.execute("VACUUM ANALYZE nodes_node, tokens_nodetoken")
     return fleet

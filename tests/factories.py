@@ -8,11 +8,16 @@ import uuid
 from datetime import timedelta
 from typing import Any
 
+from django.db import transaction
 from django.utils import timezone
 
 from accounts.models import User
 from accounts.selectors import actor_for
+from audit import sealed
+from audit import services as audit
+from audit.actions import Action
 from hyprbox.lib.actors import Actor, Role
+from hyprbox.lib.rowmac import Sealed
 from jobs import services as jobs
 from jobs.models import Job
 from nodes.models import Node
@@ -53,6 +58,15 @@ def make_token(node: Node | None = None, **over: Any) -> str:
 def token_row(plaintext: str) -> NodeToken:
     """The row of a token that was shown."""
     return NodeToken.objects.get(prefix=secrets.parse(plaintext).prefix)
+
+
+def leave(row: Sealed, **changes: Any) -> None:
+    """Change a sealed row as if a verb had left it so: sealed anew, and known to the audit log."""
+    with transaction.atomic():
+        for name, value in changes.items():
+            setattr(row, name, value)
+        sealed.save(row, *changes)
+        audit.record(Action.ROW_SEALED, by=SYSTEM, target="test", row=row)
 
 
 def agent_of(node: Node) -> Actor:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
+from audit import services as audit
 from hyprbox.lib.actors import Actor
 from hyprbox.lib.errors import Forbidden, NotAuthenticated
+from hyprbox.lib.rowmac import RowTampered
 from tokens import secrets, selectors
+from tokens.errors import BadToken
 from tokens.models import NodeToken
 
 
@@ -22,7 +25,11 @@ class NodeTokenAuthentication(BaseAuthentication):
             raise NotAuthenticated()
         if scheme.lower() != "bearer" or not text.startswith(secrets.SCHEME):
             raise NotAuthenticated("This address takes a node token.")
-        token = selectors.find_presented(text.strip())
+        try:
+            token = selectors.find_presented(text.strip())
+        except RowTampered as error:
+            audit.note_tampered(error)
+            raise BadToken() from error
         if token.node_pk is None:
             raise Forbidden("This token belongs to no node yet: send a heartbeat first.")
         http = request._request

@@ -7,15 +7,21 @@ were, and renews the others. The digest is compared in constant time on every ca
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import psycopg
+import structlog
 
-from hyprbox.lib import live
+from audit import sealed
+from audit import services as audit
+from hyprbox.lib import live, rowmac
+from hyprbox.lib.threads import in_thread
 from tokens import secrets
 from tokens.errors import BadToken
 from tokens.secrets import Presented
@@ -23,9 +29,13 @@ from tokens.secrets import Presented
 TTL_SECONDS = 4.5
 UNUSED_SECONDS = 90.0  # a poll waits for 30 s at most; what nobody shows any more is forgotten
 MAX_PREFIXES = 50_000
-_SELECT = """
-SELECT prefix, id, digest, node_id, node_pk, expires_at, replaces_id
-FROM tokens_nodetoken WHERE prefix = ANY(%s) AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+
+log = structlog.get_logger(__name__)
+_TABLE = "tokens_nodetoken"
+_SELECT = f"""
+SELECT prefix, id, digest, node_id, node_pk, expires_at, replaces_id, revoked_at, mac, row_version,
+  {sealed.NEWEST.format(table_pk=f"'{_TABLE}:' || {_TABLE}.id")}
+FROM {_TABLE} WHERE prefix = ANY(%s) AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
 """
 # Of the prefixes in memory, those whose tokens are not as they were, and those that have one more.
 _CHANGED = """
@@ -82,6 +92,7 @@ class TokenCache:
         self._entries: dict[str, _Entry] = {}
         self._on_change = on_change
         self._hints = 0
+        self._telling: set[asyncio.Task[None]] = set()
         live.hub.on("token", self._hear)
         live.hub.on("tokens", self._hear)
 
@@ -164,13 +175,42 @@ class TokenCache:
         found: dict[str, list[VerifiedToken]] = {prefix: [] for prefix in wanted}
         rows = await (await conn.execute(_SELECT, (wanted,), binary=True)).fetchall()
         for prefix, *values in rows:
-            found[str(prefix)].append(VerifiedToken(*values))  # type: ignore[arg-type]
+            token = VerifiedToken(*values[:6])  # type: ignore[arg-type]
+            if why := _tampered(str(prefix), token, *values[6:]):
+                self._refuse(token, why)
+            else:
+                found[str(prefix)].append(token)
         for prefix, tokens in found.items():
             self._entries[prefix] = _Entry(tuple(tokens[:5]), self._fresh_until(now, hints), now)
+
+    def _refuse(self, token: VerifiedToken, why: str) -> None:
+        """A row that HyprBox did not leave so is no token; the log is told on a thread."""
+        error = rowmac.RowTampered(f"{_TABLE}:{token.id}", why)
+        task = asyncio.get_running_loop().create_task(in_thread(audit.note_tampered, error), name="tampered-token")
+        self._telling.add(task)
+        task.add_done_callback(self._told)
+
+    def _told(self, task: asyncio.Task[None]) -> None:
+        self._telling.discard(task)
+        if not task.cancelled() and task.exception() is not None:  # the database is away: it is refused all the same
+            log.error("row.tampered_unrecorded", error=str(task.exception()))
 
     def _fresh_until(self, asked_at: float, hints: int) -> float:
         """For what was asked then. A hint that came meanwhile may be about what the answer does not know yet."""
         return asked_at + TTL_SECONDS if hints == self._hints else 0.0
+
+
+def _tampered(prefix: str, token: VerifiedToken, revoked_at: Any, mac: Any, version: Any, newest: Any) -> str:
+    """What is wrong with a row, or ""."""
+    fields = {
+        "prefix": prefix,
+        "digest": token.digest,
+        "node_id": token.node_id,
+        "node_pk": token.node_pk,
+        "expires_at": token.expires_at,
+        "revoked_at": revoked_at,
+    }
+    return rowmac.problem_of(_TABLE, token.id, version, fields, mac=mac, newest=newest)
 
 
 def _match(rows: Iterable[VerifiedToken], presented: Presented) -> VerifiedToken | BadToken:

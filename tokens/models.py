@@ -8,6 +8,8 @@ from typing import ClassVar
 from django.db import models
 from django.db.models.functions import Now
 
+from hyprbox.lib.rowmac import Sealed
+
 
 class NodeTokenQuerySet(models.QuerySet["NodeToken"]):
     def usable(self) -> NodeTokenQuerySet:
@@ -15,8 +17,10 @@ class NodeTokenQuerySet(models.QuerySet["NodeToken"]):
         return self.filter(revoked_at=None).exclude(expires_at__lte=Now())
 
 
-class NodeToken(models.Model):
+class NodeToken(Sealed):
     """Prefix and digest of one token. `node_id` is empty until the token is pinned to a node."""
+
+    SEALED = ("prefix", "digest", "node_id", "node_pk", "expires_at", "revoked_at")
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     name = models.CharField(max_length=120)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.db.models import QuerySet
 
+from audit import sealed
 from hyprbox.lib.actors import Actor, Capability, require
 from tokens import secrets
 from tokens.errors import BadToken
@@ -17,9 +18,13 @@ def list_tokens(*, by: Actor) -> QuerySet[NodeToken]:
 
 
 def find_presented(text: str) -> NodeToken:
-    """The usable token that `text` is. Raises `BadToken`, the same for unknown, wrong, revoked and expired."""
+    """The usable token that `text` is. Raises `BadToken`, the same for unknown, wrong, revoked and expired.
+
+    Raises `RowTampered` for one whose row HyprBox did not leave so.
+    """
     presented = secrets.parse(text)
-    for row in NodeToken.objects.usable().filter(prefix=presented.prefix)[:5]:
+    for row in sealed.with_newest(NodeToken.objects.usable().filter(prefix=presented.prefix))[:5]:
         if secrets.matches(row, presented):
+            sealed.check(row)
             return row
     raise BadToken()

@@ -10,10 +10,12 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
+from audit import sealed
 from audit import services as audit
 from audit.actions import Action
 from hyprbox.lib import live
 from hyprbox.lib.actors import Actor, Capability, require
+from hyprbox.lib.db import database_now
 from hyprbox.lib.errors import InvalidInput
 from tokens import secrets
 from tokens.errors import TokenRevoked, UnknownToken
@@ -38,18 +40,20 @@ def issue_token(
     if expires_at is not None and expires_at <= timezone.now():
         raise InvalidInput(fields={"expires_at": ["This moment has passed."]})
     issued = secrets.issue()
-    token = NodeToken.objects.create(
-        name=name.strip(),
-        prefix=issued.prefix,
-        digest=issued.digest,
-        node_id=node_id,
-        node_pk=node_pk,
-        created_by=by.name,
-        expires_at=expires_at,
+    token = sealed.create(
+        NodeToken(
+            name=name.strip(),
+            prefix=issued.prefix,
+            digest=issued.digest,
+            node_id=node_id,
+            node_pk=node_pk,
+            created_by=by.name,
+            expires_at=expires_at,
+        )
     )
     token.refresh_from_db(fields=["created_at"])
     detail = {"name": token.name, "prefix": token.prefix, "node_id": node_id}
-    audit.record(Action.TOKEN_CREATED, by=by, target=f"token:{token.pk}", detail=detail)
+    audit.record(Action.TOKEN_CREATED, by=by, target=f"token:{token.pk}", detail=detail, row=token)
     live.publish("tokens", token=token.pk)
     return token, issued.token
 
@@ -58,20 +62,18 @@ def issue_token(
 def revoke_token(*, by: Actor, token_id: uuid.UUID | str) -> NodeToken:
     """End a token in every process. Raises `UnknownToken`, `TokenRevoked`."""
     require(by, Capability.MANAGE_TOKENS)
-    token = _find(token_id)
-    if not NodeToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=Now()):
+    token = _locked(token_id)
+    if token.revoked_at is not None:
         raise TokenRevoked()
-    _tell(token, by, Action.TOKEN_REVOKED)
-    token.refresh_from_db()
+    _revoke(token, by)
     return token
 
 
 def revoke_tokens_of_node(*, by: Actor, node_pk: uuid.UUID) -> int:
     """End all tokens of a node that is being removed; the caller has checked that `by` may."""
-    tokens = list(NodeToken.objects.filter(node_pk=node_pk, revoked_at=None))
-    NodeToken.objects.filter(pk__in=[t.pk for t in tokens]).update(revoked_at=Now())
+    tokens = list(NodeToken.objects.select_for_update().filter(node_pk=node_pk, revoked_at=None).order_by("pk"))
     for token in tokens:
-        _tell(token, by, Action.TOKEN_REVOKED)
+        _revoke(token, by)
     return len(tokens)
 
 
@@ -79,7 +81,8 @@ def revoke_tokens_of_node(*, by: Actor, node_pk: uuid.UUID) -> int:
 def rotate_token(*, by: Actor, token_id: uuid.UUID | str) -> tuple[NodeToken, str]:
     """A successor for a token. The old one works until the new one was used once, at most 24 hours."""
     require(by, Capability.MANAGE_TOKENS)
-    old = _find(token_id)
+    old = _locked(token_id)
+    sealed.check(old)
     if old.revoked_at is not None:
         raise TokenRevoked()
     new, plaintext = issue_token(
@@ -87,8 +90,10 @@ def rotate_token(*, by: Actor, token_id: uuid.UUID | str) -> tuple[NodeToken, st
     )
     NodeToken.objects.filter(pk=new.pk).update(replaces=old)
     new.replaces = old
-    end = Now() + ROTATION_GRACE
-    NodeToken.objects.filter(pk=old.pk).filter(Q(expires_at=None) | Q(expires_at__gt=end)).update(expires_at=end)
+    end = database_now() + ROTATION_GRACE
+    if old.expires_at is None or old.expires_at > end:
+        old.expires_at = end
+        sealed.save(old, "expires_at")
     _tell(old, by, Action.TOKEN_ROTATED)
     return new, plaintext
 
@@ -100,9 +105,12 @@ def pin_token(*, by: Actor, token_id: uuid.UUID, node_id: str, node_pk: uuid.UUI
     """
     require(by, Capability.REPORT)
     free = NodeToken.objects.filter(pk=token_id, node_pk=None, node_id__in=["", node_id], revoked_at=None)
-    if not free.update(node_id=node_id, node_pk=node_pk):
+    token = sealed.lock(free)
+    if token is None:
         return False
-    _tell(NodeToken.objects.get(pk=token_id), by, Action.TOKEN_PINNED)
+    token.node_id, token.node_pk = node_id, node_pk
+    sealed.save(token, "node_id", "node_pk")
+    _tell(token, by, Action.TOKEN_PINNED)
     return True
 
 
@@ -114,22 +122,29 @@ def mark_used(token_ids: list[uuid.UUID]) -> None:
 
 def retire_predecessors(token_ids: list[uuid.UUID]) -> None:
     """The new token of a rotation was used: its predecessor ends now."""
-    old = NodeToken.objects.filter(successors__in=token_ids, revoked_at=None)
-    for token in list(old):
+    for pk in NodeToken.objects.filter(successors__in=token_ids, revoked_at=None).values_list("pk", flat=True):
         with transaction.atomic():
-            if NodeToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=Now()):
-                _tell(token, Actor.system("rotation"), Action.TOKEN_REVOKED)
+            token = NodeToken.objects.select_for_update().filter(pk=pk, revoked_at=None).first()
+            if token is not None:
+                _revoke(token, Actor.system("rotation"))
 
 
-def _find(token_id: uuid.UUID | str) -> NodeToken:
+def _locked(token_id: uuid.UUID | str) -> NodeToken:
     try:
-        return NodeToken.objects.get(pk=uuid.UUID(str(token_id)))
+        return NodeToken.objects.select_for_update().get(pk=uuid.UUID(str(token_id)))
     except (ValueError, NodeToken.DoesNotExist):
         raise UnknownToken() from None
 
 
+def _revoke(token: NodeToken, by: Actor) -> None:
+    """Of a locked row. Its seal is not asked: whatever else was done to it, revoked it opens nothing."""
+    token.revoked_at = database_now()
+    sealed.save(token, "revoked_at")
+    _tell(token, by, Action.TOKEN_REVOKED)
+
+
 def _tell(token: NodeToken, by: Actor, action: Action) -> None:
     detail = {"name": token.name, "prefix": token.prefix, "node_id": token.node_id}
-    audit.record(action, by=by, target=f"token:{token.pk}", detail=detail)
+    audit.record(action, by=by, target=f"token:{token.pk}", detail=detail, row=token)
     live.publish("token", token=token.pk, prefix=token.prefix)
     live.publish("tokens", token=token.pk)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import psycopg
-from django.db import connections
+from django.db import connection, connections
 
 # Django's own options that psycopg.connect does not take.
 _DJANGO_ONLY = {"cursor_factory", "context", "pool", "prepare_threshold", "server_side_binding"}
+
+
+def database_now() -> datetime:
+    """The time of the current transaction by the database's clock, as a value: what is sealed cannot be an expression."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT now()")
+        found: datetime = cursor.fetchone()[0]
+    return found
 
 
 def connection_params(**overrides: Any) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from hyprbox.lib import mackey, signing
 from hyprbox.lib.actors import Actor, Role
 from hyprbox.lib.errors import HyprBoxError
 from hyprbox.lib.postgres import advisory_lock
+from hyprbox.lib.rowmac import RowTampered
 from hyprbox.management.folder import keep_secret
 from hyprbox.management.options import CannotStart, setting
 from tokens import selectors as tokens
@@ -90,7 +91,7 @@ def agent_environment(agent_dir: Path, url: str, by: Actor) -> dict[str, str] | 
     token = keep_secret(path, lambda: enrolment.enrol(by=by, name=name, node_id=node_id).plaintext)
     try:
         tokens.find_presented(token)
-    except BadToken:
+    except (BadToken, RowTampered):
         if tokens.list_tokens(by=by).filter(prefix=_prefix(token)).exists():
             return None
         path.unlink()  # of another database, which is gone

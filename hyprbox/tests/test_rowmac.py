@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyprbox import startup
-from hyprbox.lib import mackey, rowmac
+from hyprbox.lib import mackey, rowmac, seals
 
 PK = uuid.UUID(int=7)
 FIELDS: dict[str, Any] = {"role": "viewer", "digest": b"\x01\x02", "at": dt.datetime(2026, 1, 2, tzinfo=dt.UTC), "n": 1}
@@ -56,13 +56,13 @@ def _shape(value: Any) -> Any:
 
 @given(_values, _values)
 def test_different_values_give_different_bytes(one: Any, other: Any) -> None:
-    bytes_of = [rowmac.canonical("t", 1, 1, {"x": value}) for value in (one, other)]
+    bytes_of = [seals.canonical("t", 1, 1, {"x": value}) for value in (one, other)]
     assert (bytes_of[0] == bytes_of[1]) == (_shape(one) == _shape(other))
 
 
 def test_what_the_database_has_yet_to_compute_cannot_be_sealed() -> None:
     with pytest.raises(TypeError, match="object cannot be sealed"):
-        rowmac.canonical("t", 1, 1, {"x": object()})
+        seals.canonical("t", 1, 1, {"x": object()})
 
 
 def test_the_verdict_names_what_is_wrong() -> None:

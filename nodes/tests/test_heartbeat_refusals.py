@@ -161,6 +161,10 @@ class TestTokens:
         NodeToken.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
         assert lane.send(GOOD, token).status == 401
 
+    def test_a_token_whose_row_was_edited_is_401(self, token: str) -> None:
+        NodeToken.objects.update(expires_at=timezone.now() + timedelta(days=3650))
+        assert lane.send(GOOD, token).status == 401
+
     def test_another_nodes_token_is_403(self, token: str) -> None:
         answer = lane.send(lane.beat("web-2"), token)
         assert (answer.status, answer.code) == (403, "other_node")

@@ -110,7 +110,8 @@ def test_two_tokens_with_one_prefix_are_told_apart(db: None) -> None:
     first, second = factories.make_token(), factories.make_token()
     issued = secrets.issue()
     twin = issued.token[:5] + first[5:13] + issued.token[13:]
-    NodeToken.objects.filter(prefix=second[5:13]).update(prefix=first[5:13], digest=secrets.parse(twin).digest)
+    row = factories.token_row(second)
+    factories.leave(row, prefix=first[5:13], digest=secrets.parse(twin).digest)
     assert selectors.find_presented(first).pk != selectors.find_presented(twin).pk
 
 
