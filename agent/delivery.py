@@ -66,6 +66,29 @@ def cut_short(folder: JobFolder, reason: str) -> dict[str, Any]:
     }
 
 
+def start_runner(folder: JobFolder, order: Mapping[str, Any]) -> subprocess.Popen[bytes]:
+    """The process that runs the job in this folder, in a session of its own: it outlives us. The order holds secrets."""
+    root = str(Path(__file__).resolve().parent.parent)
+    with open(folder.path / "runner.log", "wb") as complaints:
+        runner = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _RUNNER, root, str(folder.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=complaints,
+            env=_runner_environment(),
+            cwd="/",
+            start_new_session=True,
+            close_fds=True,
+        )
+    assert runner.stdin is not None
+    try:
+        runner.stdin.write(json.dumps(order).encode())
+        runner.stdin.close()
+    except BrokenPipeError:
+        pass  # it died at once; the missing result says so
+    return runner
+
+
 class Delivery:
     def __init__(
         self,
@@ -128,25 +151,7 @@ class Delivery:
             return
         self.folder.write("started", {"at": time.time()})
         crash_point("CP08A")  # the agent; CP08 itself is the runner's
-        order = json.dumps({"secrets": self.secrets, **self.runner_options}).encode()
-        root = str(Path(__file__).resolve().parent.parent)
-        with open(self.folder.path / "runner.log", "wb") as complaints:
-            self._runner = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _RUNNER, root, str(self.folder.path)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=complaints,
-                env=_runner_environment(),
-                cwd="/",
-                start_new_session=True,
-                close_fds=True,
-            )
-        assert self._runner.stdin is not None
-        try:
-            self._runner.stdin.write(order)
-            self._runner.stdin.close()
-        except BrokenPipeError:
-            pass  # it died at once; the missing result says so
+        self._runner = start_runner(self.folder, {"secrets": self.secrets, **self.runner_options})
         self._resumed = True  # a new job: the server has nothing of it yet
 
     # --- while it runs ---

@@ -10,7 +10,9 @@ import pytest
 from tests.house import ROOT
 
 PURE = ("__init__", "declarations", "documents", "params", "patterns", "phases", "rendering", "strictyaml")
-FILES = sorted(ROOT.glob("agent/*.py")) + [ROOT / f"presets/{name}.py" for name in PURE]
+FILES = sorted([*ROOT.glob("agent/*.py"), *ROOT.glob("agent/cli/*.py")]) + [
+    ROOT / f"presets/{name}.py" for name in PURE
+]
 FILES += [ROOT / "presets/catalogue/__init__.py"]
 # What came later, by module.
 YOUNGER = {

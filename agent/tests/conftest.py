@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from agent.tests import cli_plane as cli_plane_module
+from agent.tests.clirun import Run
 from agent.tests.plane import Plane
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,3 +123,23 @@ def wait_for(condition: Any, seconds: float = 10.0) -> Any:
         assert time.monotonic() < deadline, f"waited {seconds} s in vain"
         time.sleep(0.02)
     return value
+
+
+@pytest.fixture
+def cli_plane() -> Iterator[cli_plane_module.Plane]:
+    made = cli_plane_module.Plane()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def shell(cli_plane: cli_plane_module.Plane, tmp_path: Path) -> cli_plane_module.Shell:
+    """Someone who is logged in."""
+    made = cli_plane_module.Shell(cli_plane, tmp_path)
+    made.save_login()
+    return made
+
+
+@pytest.fixture
+def run(shell: cli_plane_module.Shell, monkeypatch: pytest.MonkeyPatch, capfdbinary: Any) -> Run:
+    return Run(shell, monkeypatch, capfdbinary)

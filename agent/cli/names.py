@@ -1,0 +1,76 @@
+"""Names for the shell's completion: of the last minutes from a file, else asked for, within what a key press may take."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+FRESH_SECONDS = 300.0
+ASK_SECONDS = 1.0
+MAX_NAMES = 2000
+CATALOGUE = Path(__file__).resolve().parents[2] / "presets" / "catalogue"
+
+
+def _path() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(home) if home.startswith("/") else Path("~/.cache").expanduser()) / "hyprbox" / "names.json"
+
+
+def _read() -> dict[str, Any]:
+    with contextlib.suppress(OSError, ValueError):
+        data = json.loads(_path().read_text(encoding="utf-8"))
+        return data if isinstance(data, dict) else {}
+    return {}
+
+
+def remember(url: str, **found: list[str]) -> None:
+    """Note the names of one sort, such as `nodes=[...]`. A folder that cannot be written is no trouble."""
+    with contextlib.suppress(OSError):
+        data = _read()
+        for kind, names in found.items():
+            data.setdefault(url, {})[kind] = {"at": time.time(), "names": names[:MAX_NAMES]}
+        _path().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = _path().with_name(f".names.{os.getpid()}")
+        temporary.write_text(json.dumps(data), encoding="utf-8")
+        os.rename(temporary, _path())
+
+
+def _names(kind: str, path: str, key: str) -> list[str]:
+    from agent.cli.api import Api
+    from agent.cli.base import Settings
+    from agent.cli.exits import Trouble
+
+    try:
+        api = Api(Settings())
+        known = _read().get(api.url, {}).get(kind) or {"at": 0.0, "names": []}
+        if time.time() - known["at"] < FRESH_SECONDS or not api.is_logged_in:
+            return list(known["names"])
+        try:
+            answer = api.call("GET", path, params={"page_size": 200}, timeout=(ASK_SECONDS, ASK_SECONDS)).json()
+        except Trouble:
+            return list(known["names"])
+        found = [row[key] for row in answer["results"]]
+        remember(api.url, **{kind: found})
+        return found
+    except (Trouble, ValueError, KeyError, TypeError):  # a completion never complains
+        return []
+
+
+def complete_nodes(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    return [name for name in _names("nodes", "/api/nodes", "node_id") if name.startswith(incomplete)]
+
+
+def complete_targets(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    here = ["local"] if "local".startswith(incomplete) else []
+    return here + complete_nodes(ctx, parameter, incomplete)
+
+
+def complete_presets(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    found = _names("presets", "/api/presets", "name") or [path.stem for path in sorted(CATALOGUE.glob("*.yaml"))]
+    return [name for name in found if name.startswith(incomplete)]
