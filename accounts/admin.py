@@ -42,7 +42,7 @@ class UserAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     ordering = ("email",)
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
-        kwargs["form"] = UserChangeForm if change else UserAddForm
+        kwargs["form"] = UserAddForm if obj is None else UserChangeForm
         return super().get_form(request, obj, change=change, **kwargs)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:

@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts import passwords, people, services
+from accounts import people, services
 from accounts.authentication import COOKIE
 from accounts.errors import ForeignOrigin
 from accounts.models import User
@@ -43,11 +43,6 @@ class RefreshInput(StrictSerializer):
 class LogoutInput(StrictSerializer):
     refresh = serializers.CharField(max_length=4096, required=False, allow_blank=True)
     everywhere = StrictBooleanField(required=False, default=False)
-
-
-class PasswordInput(StrictSerializer):
-    current = serializers.CharField(max_length=1024, trim_whitespace=False)
-    new = serializers.CharField(max_length=1024, trim_whitespace=False)
 
 
 class SessionOutput(serializers.Serializer[services.Session]):
@@ -146,10 +141,3 @@ class Logout(APIView):
 class Me(APIView):
     def get(self, request: Request) -> Response:
         return Response(UserSerializer(services.whoami(by=actor_of(request))).data)
-
-
-class Password(APIView):
-    def post(self, request: Request) -> Response:
-        given = parse(PasswordInput, request)
-        passwords.change_password(by=actor_of(request), **given)
-        return Response(status=204)

@@ -13,6 +13,7 @@ from django.utils import timezone
 from accounts.errors import UnknownKey
 from accounts.models import ApiKey
 from accounts.selectors import KEY_SCHEME, live_keys
+from audit import sealed
 from audit import services as audit
 from audit.actions import Action
 from hyprbox.lib import opaque
@@ -33,17 +34,19 @@ def create_key(*, by: Actor, name: str, scopes: list[str], expires_at: datetime 
     if live_keys().filter(user_id=by.id).count() >= MOST_KEYS:
         raise Conflict(f"You have {MOST_KEYS} API keys. Revoke one that nothing uses any more.")
     issued = opaque.issue(KEY_SCHEME)
-    key = ApiKey.objects.create(
-        user_id=by.id,
-        name=name.strip(),
-        prefix=issued.prefix,
-        digest=issued.digest,
-        scopes=[scope for scope in Scope.values if scope in scopes],
-        expires_at=ends,
+    key = sealed.create(
+        ApiKey(
+            user_id=uuid.UUID(by.id),
+            name=name.strip(),
+            prefix=issued.prefix,
+            digest=issued.digest,
+            scopes=[scope for scope in Scope.values if scope in scopes],
+            expires_at=ends,
+        )
     )
     key.refresh_from_db(fields=["created_at"])
     detail = {"name": key.name, "prefix": key.prefix, "scopes": ", ".join(key.scopes), "expires_at": ends.isoformat()}
-    audit.record(Action.KEY_CREATED, by=by, target=f"key:{key.pk}", detail=detail)
+    audit.record(Action.KEY_CREATED, by=by, target=f"key:{key.pk}", detail=detail, row=key)
     return key, issued.token
 
 
@@ -76,11 +79,13 @@ def revoke_key(*, by: Actor, key_id: uuid.UUID) -> ApiKey:
     """End a key at once; an admin ends anyone's. Raises `UnknownKey`."""
     require(by, Capability.OWN_ACCOUNT)
     keys = live_keys() if by.can(Capability.MANAGE_USERS) else live_keys().filter(user_id=by.id)
-    key = keys.filter(pk=key_id).select_related("user").first()
-    if key is None or not ApiKey.objects.filter(pk=key.pk, revoked_at=None).update(revoked_at=Now()):
+    key = sealed.lock(keys.filter(pk=key_id).select_related("user"))
+    if key is None:
         raise UnknownKey()
+    key.revoked_at = timezone.now()
+    sealed.save(key, "revoked_at")
     detail = {"name": key.name, "prefix": key.prefix, "owner": key.user.email}
-    audit.record(Action.KEY_REVOKED, by=by, target=f"key:{key.pk}", detail=detail)
+    audit.record(Action.KEY_REVOKED, by=by, target=f"key:{key.pk}", detail=detail, row=key)
     return key
 
 

@@ -7,7 +7,7 @@ import uuid
 from django.db import transaction
 from django.db.models.functions import Now
 
-from accounts.errors import UnknownSession
+from accounts.errors import UnknownSession, UnknownUser
 from accounts.models import PageSession, RefreshFamily, User
 from audit import services as audit
 from audit.actions import Action
@@ -45,8 +45,12 @@ def end_all(user: User, *, but: str = "") -> None:
 
 
 @transaction.atomic
-def end_all_of(*, by: Actor, user: User) -> None:
-    """An admin signs someone out everywhere."""
+def end_all_of(*, by: Actor, user_id: uuid.UUID) -> User:
+    """An admin signs someone out everywhere. Raises `UnknownUser`."""
     require(by, Capability.MANAGE_USERS)
-    end_all(User.objects.select_for_update().get(pk=user.pk))
+    user = User.objects.select_for_update().filter(pk=user_id).first()
+    if user is None:
+        raise UnknownUser()
+    end_all(user)
     audit.record(Action.LOGOUT_DONE, by=by, target=f"user:{user.email}", detail={"everywhere": True})
+    return user

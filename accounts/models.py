@@ -12,6 +12,7 @@ from django.db.models.functions import Lower, Now
 from django.utils.crypto import salted_hmac
 
 from hyprbox.lib.actors import Role, Scope
+from hyprbox.lib.rowmac import Sealed
 
 
 class UserManager(BaseUserManager["User"]):
@@ -120,7 +121,7 @@ class RefreshFamily(Login):
         return f"{self.user} since {self.created_at:%Y-%m-%d}"
 
 
-class ApiKey(models.Model):
+class ApiKey(Sealed):
     """A program's way in, on behalf of a person: never more than its scopes, never more than the person's role."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -133,6 +134,8 @@ class ApiKey(models.Model):
     expires_at = models.DateTimeField()
     revoked_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
+
+    SEALED = ("user_id", "prefix", "digest", "scopes", "expires_at", "revoked_at")
 
     class Meta:
         ordering: ClassVar = ["-created_at"]

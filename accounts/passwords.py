@@ -93,7 +93,7 @@ def issue_reset(*, email: str, by: Actor) -> tuple[User, str] | None:
     recent = PasswordReset.objects.filter(user=user, created_at__gt=Now() - RESET_LIFETIME)
     if recent.count() >= RESETS_PER_HOUR:
         return None
-    secret, digest = opaque.issue_link()
+    secret, digest = opaque.issue_link("reset", str(user.pk))
     with transaction.atomic():
         PasswordReset.objects.create(user=user, digest=digest, expires_at=timezone.now() + RESET_LIFETIME)
         audit.record(Action.PASSWORD_RESET_REQUESTED, by=by, target=f"user:{user.email}")
@@ -102,11 +102,12 @@ def issue_reset(*, email: str, by: Actor) -> tuple[User, str] | None:
 
 def find_reset(secret: str) -> PasswordReset:
     """Raises `LinkInvalid`."""
+    facts = opaque.read_link("reset", secret)
     found = None
-    if opaque.is_link(secret):
+    if facts is not None:
         usable = PasswordReset.objects.filter(used_at=None, expires_at__gt=Now(), user__is_active=True)
         found = usable.filter(digest=opaque.digest_of(secret)).select_related("user").first()
-    if found is None:
+    if found is None or facts != [str(found.user_id)]:
         raise LinkInvalid()
     return found
 

@@ -113,7 +113,7 @@ def invite(*, by: Actor, email: str, role: str) -> tuple[Invitation, str]:
     if find_by_email(email) is not None:
         raise EmailTaken()
     Invitation.objects.filter(email__iexact=email, accepted_at=None, revoked_at=None).update(revoked_at=Now())
-    secret, digest = opaque.issue_link()
+    secret, digest = opaque.issue_link("invitation", email, role)
     invitation = Invitation.objects.create(
         email=email,
         role=role,
@@ -141,11 +141,12 @@ def revoke_invitation(*, by: Actor, invitation_id: uuid.UUID) -> Invitation:
 
 def find_invitation(secret: str) -> Invitation:
     """Raises `LinkInvalid`."""
+    facts = opaque.read_link("invitation", secret)
     found = None
-    if opaque.is_link(secret):
+    if facts is not None:
         usable = Invitation.objects.filter(accepted_at=None, revoked_at=None, expires_at__gt=Now())
         found = usable.filter(digest=opaque.digest_of(secret)).first()
-    if found is None:
+    if found is None or facts != [found.email, found.role]:
         raise LinkInvalid()
     return found
 

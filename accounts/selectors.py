@@ -12,6 +12,8 @@ from django.db.models import F, QuerySet
 from django.db.models.functions import Now
 
 from accounts.models import ApiKey, Invitation, PageSession, RefreshFamily, User
+from accounts.programs import program_of
+from audit import sealed
 from hyprbox.lib import opaque
 from hyprbox.lib.actors import Actor, Capability, require
 
@@ -56,10 +58,15 @@ def live_keys() -> QuerySet[ApiKey]:
 
 
 def find_key(token: str) -> ApiKey | None:
-    """The key that was shown, with its active owner."""
+    """The key that was shown, with its active owner. Raises `RowTampered` for a row that HyprBox did not leave so."""
     prefix = opaque.prefix_of(KEY_SCHEME, token)
-    found = live_keys().filter(prefix=prefix, user__is_active=True).select_related("user") if prefix else ()
-    return next((key for key in found if opaque.matches(key.digest, token)), None)
+    if not prefix:
+        return None
+    found = sealed.with_newest(live_keys().filter(prefix=prefix, user__is_active=True).select_related("user"))
+    key = next((key for key in found if opaque.matches(key.digest, token)), None)
+    if key is not None:
+        sealed.check(key)
+    return key
 
 
 def actor_for(
@@ -95,6 +102,10 @@ class LoginRow:
     last_used_at: datetime
     expires_at: datetime
     is_current: bool
+
+    @property
+    def program(self) -> str:
+        return program_of(self.user_agent)
 
 
 def list_logins(*, by: Actor, user_id: uuid.UUID | str = "") -> list[LoginRow]:

@@ -1,11 +1,34 @@
 from django.urls import path
 
-from accounts import api, views
+from accounts import account_api, api, link_views, people_api, people_views, profile_views, views
 
 urlpatterns = [
     path("login/", views.login, name="login"),
     path("logout/", views.logout, name="logout"),
     path("theme/", views.theme, name="theme"),
+    path("reset/", link_views.reset, name="reset"),
+    path("reset/<str:secret>/", link_views.reset_confirm, name="reset-confirm"),
+    path("invitation/<str:secret>/", link_views.invitation, name="invitation"),
+    path("settings/people/", people_views.person_list, name="people"),
+    path("settings/people/<uuid:user_id>/", people_views.person, name="person"),
+    path("settings/people/<uuid:user_id>/change/", people_views.change, name="person-change"),
+    path("settings/people/<uuid:user_id>/enable/", people_views.enable, name="person-enable"),
+    path("settings/people/<uuid:user_id>/disable/", people_views.disable, name="person-disable"),
+    path("settings/people/<uuid:user_id>/sign-out/", people_views.sign_out, name="person-sign-out"),
+    path("settings/people/<uuid:user_id>/remove/", people_views.remove, name="person-remove"),
+    path(
+        "settings/people/invitations/<uuid:invitation_id>/revoke/",
+        people_views.revoke_invitation,
+        name="invitation-revoke",
+    ),
+    path("profile/", profile_views.profile, name="profile"),
+    path("profile/name/", profile_views.change_name, name="profile-name"),
+    path("profile/email/", profile_views.change_email, name="profile-email"),
+    path("profile/password/", profile_views.change_password, name="profile-password"),
+    path("profile/sessions/<uuid:session_id>/end/", profile_views.end_session, name="session-end"),
+    path("profile/sign-out/", profile_views.sign_out_everywhere, name="sign-out-everywhere"),
+    path("profile/keys/", profile_views.create_key, name="key-create"),
+    path("profile/keys/<uuid:key_id>/revoke/", profile_views.revoke_key, name="key-revoke"),
 ]
 api_urlpatterns = [
     path("auth/login", api.Login.as_view()),
@@ -13,5 +36,16 @@ api_urlpatterns = [
     path("auth/refresh", api.Refresh.as_view()),
     path("auth/logout", api.Logout.as_view()),
     path("auth/me", api.Me.as_view()),
-    path("auth/password", api.Password.as_view()),
+    path("auth/password", account_api.Password.as_view()),
+    path("auth/reset", account_api.Reset.as_view()),
+    path("auth/reset/confirm", account_api.ResetConfirm.as_view()),
+    path("auth/sessions", account_api.SessionList.as_view()),
+    path("auth/sessions/<uuid:session_id>", account_api.SessionDetail.as_view()),
+    path("auth/keys", account_api.KeyList.as_view()),
+    path("auth/keys/<uuid:key_id>", account_api.KeyDetail.as_view()),
+    path("users", people_api.UserList.as_view()),
+    path("users/invite", people_api.Invite.as_view()),
+    path("users/invite/<uuid:invitation_id>", people_api.InvitationDetail.as_view()),
+    path("users/<uuid:user_id>", people_api.UserDetail.as_view()),
+    path("users/<uuid:user_id>/sessions", people_api.UserSessions.as_view()),
 ]

@@ -18,6 +18,7 @@ _django: Any = get_asgi_application()
 from channels.routing import URLRouter
 from django.urls import path, re_path
 
+from accounts.gate import BearerGate
 from audit import sequencer
 from hyprbox import startup
 from hyprbox.lib import lanes, live
@@ -40,7 +41,7 @@ def _limit(path: str) -> int:
 
 _limited = lanes.BodyLimit(_django, _limit)
 _everything_else: Any = _limited
-_routes = URLRouter([*(path(route, app) for route, app in STREAMS.items()), re_path(r"", _everything_else)])
+_routes = BearerGate(URLRouter([*(path(route, app) for route, app in STREAMS.items()), re_path(r"", _everything_else)]))
 
 
 async def application(scope: dict[str, Any], receive: lanes.Receive, send: lanes.Send) -> None:

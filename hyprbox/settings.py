@@ -190,6 +190,13 @@ SIMPLE_JWT = {
     "USER_ID_CLAIM": "sub",
 }
 
+# --- letters: to the console without EMAIL_URL ---
+
+vars().update(env.email_url("EMAIL_URL", default="consolemail://"))
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL: str = env.str("HYPRBOX_MAIL_FROM", default=f"HyprBox <hyprbox@{_public.hostname}>")
+SERVER_EMAIL = DEFAULT_FROM_EMAIL
+
 # --- the browser ---
 
 SECURE_HSTS_SECONDS = 31_536_000 if _IS_HTTPS else 0

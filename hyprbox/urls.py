@@ -8,6 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path, re_path
+from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
 from hyprbox import enrolment, health, views
@@ -42,6 +43,9 @@ urlpatterns: list[Any] = [
     path("readyz", health.readyz),
     path("metrics", health.metrics),
     path("api/", include(api)),
+    # Its own forms for these know neither our limits nor our rules.
+    path(f"{settings.HYPRBOX_ADMIN_PATH}/login/", RedirectView.as_view(pattern_name="login", query_string=True)),
+    path(f"{settings.HYPRBOX_ADMIN_PATH}/password_change/", RedirectView.as_view(pattern_name="profile")),
     path(f"{settings.HYPRBOX_ADMIN_PATH}/", admin.site.urls),
     *getattr(views, "urlpatterns", []),
 ]

@@ -73,9 +73,7 @@ def test_every_address_of_the_api_is_documented() -> None:
     plain = {
         "/" + re.sub(r"<\w+:(\w+_)?(id|name|number)>", r"{\1\2}", route) for route in routes if route.startswith("api/")
     }
-    plain = {
-        route.replace("{token_id}", "{id}").replace("{job_id}", "{id}").replace("{pin_id}", "{id}") for route in plain
-    }
+    plain = {re.sub(r"\{(token|job|user|session|key|pin|invitation)_id\}", "{id}", route) for route in plain}
     short = API.replace("`/output`, `/complete`", "`/api/jobs/{id}/output`, `/api/jobs/{id}/complete`")
     assert sorted(route for route in plain if f"{route}`" not in short and f"{route}?" not in short) == []
 

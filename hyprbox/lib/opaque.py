@@ -12,9 +12,10 @@ import re
 import secrets
 from dataclasses import dataclass
 
+from django.core import signing
+
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 _REST = re.compile(r"([a-z0-9]{8})[A-Za-z0-9_-]{43}")
-_LINK = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +48,20 @@ def digest_of(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
-def issue_link() -> tuple[str, bytes]:
-    """The secret part of a link that works once, and what is stored of it."""
-    secret = secrets.token_urlsafe(32)
+def issue_link(purpose: str, *facts: str) -> tuple[str, bytes]:
+    """The secret part of a link that works once, and what is stored of it.
+
+    It is signed together with the facts that it stands for: whoever can write into the database cannot make one, or make
+    an old one stand for something else.
+    """
+    secret = signing.dumps([secrets.token_urlsafe(32), *facts], salt=f"link.{purpose}")
     return secret, digest_of(secret)
 
 
-def is_link(text: str) -> bool:
-    return _LINK.fullmatch(text) is not None
+def read_link(purpose: str, secret: str) -> list[str] | None:
+    """The facts that a link stands for; None for anything that was not issued here."""
+    try:
+        _, *facts = signing.loads(secret, salt=f"link.{purpose}")
+    except (signing.BadSignature, ValueError, TypeError):
+        return None
+    return facts

@@ -1,0 +1,177 @@
+"""Bad bearer tokens are turned away before Django: an answer costs a fraction of what a good request does.
+
+What cannot be a token, and a JWT whose signature or times are wrong, gets its 401 here. What only the database knows to
+be wrong (a revoked session, a key that nobody has) gets it from the API, and is counted here. Each address has 30 of
+either a minute, counted in PostgreSQL for all processes: what this process saw goes there every second, and comes back as
+the count of them all. Past it a wrong JWT and an opaque token that never was good get 429, good ones still pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hmac
+import re
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import structlog
+from django.conf import settings
+
+from accounts import rates
+from accounts.errors import TooManyAttempts
+from accounts.selectors import KEY_SCHEME
+from hyprbox.lib import lanes
+from hyprbox.lib.errors import HyprBoxError, NotAuthenticated
+from hyprbox.lib.ids import rate_key
+from hyprbox.lib.opaque import digest_of
+from hyprbox.lib.threads import in_thread
+
+FLUSH_SECONDS = 1.0
+WINDOW_SECONDS = 60.0
+MAX_ADDRESSES = 20_000
+MAX_KNOWN = 50_000
+DRAIN_BYTES = 1024 * 1024
+_OPAQUE = re.compile(rf"(?:{KEY_SCHEME}|hbnt_)[a-z0-9]{{8}}[A-Za-z0-9_-]{{43}}")
+_JWT = re.compile(r"[A-Za-z0-9_-]{1,1000}\.[A-Za-z0-9_-]{1,2000}\.[A-Za-z0-9_-]{1,200}")
+_loads = msgspec.json.Decoder().decode
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Counter:
+    """What this process knows of an address: `count` of all processes when last asked, `pending` since."""
+
+    count: int = 0
+    pending: int = 0
+    until: float = 0.0
+
+
+class BadBearers:
+    """How often each address showed a token that is not good."""
+
+    def __init__(self, limit: int = rates.PER_MINUTE["bearer"]) -> None:
+        self.limit = limit
+        self._counters: OrderedDict[str, _Counter] = OrderedDict()
+        self._flush: asyncio.Task[None] | None = None
+
+    def note(self, key: str) -> int:
+        """Count one. The seconds until the next is answered, or 0. A flood that is refused anyway is not counted on."""
+        if seconds := self.blocked(key):
+            return seconds
+        now = time.monotonic()
+        counter = self._counters.get(key)
+        if counter is None or counter.until < now:
+            counter = self._counters[key] = _Counter(until=now + WINDOW_SECONDS)
+            if len(self._counters) > MAX_ADDRESSES:
+                self._counters.popitem(last=False)
+        counter.pending += 1
+        self._schedule()
+        return self.blocked(key)
+
+    def blocked(self, key: str) -> int:
+        """The seconds for which this address is over its limit, or 0."""
+        counter, now = self._counters.get(key), time.monotonic()
+        if counter is None or counter.until < now or counter.count + counter.pending <= self.limit:
+            return 0
+        return max(1, round(counter.until - now))
+
+    def _schedule(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._flush is None or self._flush.done() or self._flush.get_loop() is not loop:
+            self._flush = loop.create_task(self._tell(), name="bad-bearers")
+
+    async def _tell(self) -> None:
+        await asyncio.sleep(FLUSH_SECONDS)
+        told = {key: counter.pending for key, counter in self._counters.items() if counter.pending}
+        try:
+            found = await in_thread(rates.add, {rates.address_key(key, "bearer"): n for key, n in told.items()})
+        except HyprBoxError as error:
+            log.warning("bearers.not_counted", error=repr(error))  # this process' own count goes on
+            return
+        now = time.monotonic()
+        for key, n in told.items():
+            counter = self._counters.get(key)
+            if counter is not None:
+                counter.count, left = found[rates.address_key(key, "bearer")]
+                counter.pending -= n
+                counter.until = now + left
+
+
+class BearerGate:
+    """ASGI middleware. `app` is what good, absent and undecided tokens reach."""
+
+    def __init__(self, app: lanes.App) -> None:
+        self.app = app
+        self.bad = BadBearers()
+        self._known: OrderedDict[bytes, None] = OrderedDict()
+
+    async def __call__(self, scope: lanes.Scope, receive: lanes.Receive, send: lanes.Send) -> None:
+        shown = lanes.header(scope, b"authorization") if scope["path"].startswith("/api/") else ""
+        scheme, _, token = shown.partition(" ")
+        if scheme.lower() != "bearer":
+            await self.app(scope, receive, send)
+            return
+        token, key = token.strip(), rate_key(lanes.peer_ip(scope))
+        is_opaque = _OPAQUE.fullmatch(token) is not None
+        if not is_opaque and not _is_good_jwt(token):
+            await self._refuse(scope, receive, send, self.bad.note(key))
+            return
+        digest = digest_of(token)
+        if is_opaque and digest not in self._known and (seconds := self.bad.blocked(key)):
+            await self._refuse(scope, receive, send, seconds)
+            return
+        is_stream = "/stream" in scope["path"]  # a thousand viewers: not one more call for each frame
+        await self.app(scope, receive, send if is_stream else self._watching(send, key, digest))
+
+    def _watching(self, send: lanes.Send, key: str, digest: bytes) -> lanes.Send:
+        async def watch(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                if message["status"] == 401:
+                    self._known.pop(digest, None)
+                    self.bad.note(key)
+                elif message["status"] < 300:
+                    self._remember(digest)
+            await send(message)
+
+        return watch
+
+    def _remember(self, digest: bytes) -> None:
+        self._known[digest] = None
+        self._known.move_to_end(digest)
+        if len(self._known) > MAX_KNOWN:
+            self._known.popitem(last=False)
+
+    async def _refuse(self, scope: lanes.Scope, receive: lanes.Receive, send: lanes.Send, seconds: int) -> None:
+        error = TooManyAttempts(retry_after=seconds) if seconds else NotAuthenticated()
+        if scope["method"] not in ("GET", "HEAD", "DELETE", "OPTIONS"):
+            try:  # so that the client reads the answer
+                await lanes.read_body(receive, DRAIN_BYTES)
+            except lanes.ClientGone:
+                return
+            except HyprBoxError:
+                pass
+        await lanes.answer_error(send, error, lanes.request_id_of(scope))
+
+
+def _is_good_jwt(token: str) -> bool:
+    """Signed here and not over. The rest of a JWT's rules are for whoever reads it: nobody else can sign one."""
+    if not _JWT.fullmatch(token):
+        return False
+    signed, _, signature = token.rpartition(".")
+    expected = hmac.digest(settings.SIMPLE_JWT["SIGNING_KEY"].encode(), signed.encode(), "sha256")
+    try:
+        if not hmac.compare_digest(_decoded(signature), expected):
+            return False
+        ends = float(_loads(_decoded(signed.partition(".")[2])).get("exp", 0))
+    except (ValueError, TypeError, AttributeError, msgspec.DecodeError):
+        return False
+    return ends > time.time() - settings.SIMPLE_JWT["LEEWAY"]
+
+
+def _decoded(part: str) -> bytes:
+    return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))

@@ -1,0 +1,140 @@
+"""How guessing is slowed down, with attempts that really come at the same time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from django.contrib.auth import hashers
+from django.db import connection
+from django.utils import timezone
+
+from accounts import hashing, rates, services
+from accounts.errors import TooManyLogins, WrongCredentials
+from accounts.models import RateCounter
+from hyprbox.lib.actors import Actor
+from tests.factories import PASSWORD, make_user
+from tests.house import ROOT
+
+
+def attempt(ip: str, email: str = "otto@example.com", password: str = "wrong password") -> str:
+    try:
+        services.check_credentials(email=email, password=password, by=Actor.anonymous(ip=ip))
+    except WrongCredentials:
+        return "wrong"
+    except TooManyLogins:
+        return "refused"
+    return "right"
+
+
+def from_thread(ip: str) -> str:
+    try:
+        return attempt(ip)
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for each password that reached the hasher: how many were in it at that moment."""
+    seen: list[int] = []
+    inside, lock = [0], threading.Lock()
+
+    def counted(verb: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with lock:
+                inside[0] += 1
+                seen.append(inside[0])
+            try:
+                return verb(*args, **kwargs)
+            finally:
+                with lock:
+                    inside[0] -= 1
+
+        return call
+
+    monkeypatch.setattr(hashing.hashers, "check_password", counted(hashers.check_password))
+    return seen
+
+
+@pytest.mark.parametrize(
+    "ip_of", [lambda n: "10.0.0.1", lambda n: f"10.0.{n // 250}.{n % 250}"], ids=["one address", "200 addresses"]
+)
+@pytest.mark.django_db(transaction=True)
+def test_of_two_hundred_at_once_at_most_ten_reach_the_hasher(hashed: list[int], ip_of: Callable[[int], str]) -> None:
+    make_user("otto")
+    with ThreadPoolExecutor(11) as pool:
+        answers = list(pool.map(from_thread, map(ip_of, range(200))))
+    assert 5 <= len(hashed) <= 10
+    assert answers.count("wrong") == len(hashed)
+    assert max(hashed) <= 4
+
+
+@pytest.mark.django_db(transaction=True)
+def test_they_are_counted_across_processes() -> None:
+    make_user("otto")
+    code = (
+        "import django; django.setup()\n"
+        "from django.db import connections\n"
+        f"connections['default'].settings_dict['NAME'] = {connection.settings_dict['NAME']!r}\n"
+        "from accounts.tests.test_login_rates import attempt\n"
+        "print(sum(attempt('10.0.0.1') != 'refused' for _ in range(20)))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        passed = 0
+        while other.poll() is None and passed < 4:
+            passed += attempt(f"10.0.0.{passed + 2}") != "refused"
+        passed_there = int(other.stdout.read())
+    assert 5 <= passed + passed_there <= 10
+
+
+def test_each_failure_doubles_the_delay_up_to_a_quarter_of_an_hour(db: None) -> None:
+    key, waits = rates.account_key("someone"), []
+    for _ in range(16):
+        rates.reserve(key)
+        blocked_until = RateCounter.objects.get(key=key).blocked_until
+        waits.append(round((blocked_until - timezone.now()).total_seconds()) if blocked_until else 0)
+        if blocked_until:
+            with pytest.raises(TooManyLogins) as caught:
+                rates.reserve(key)
+            assert caught.value.retry_after == waits[-1]
+        RateCounter.objects.update(blocked_until=None)
+    assert waits == [0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900]
+
+
+def test_a_success_forgets_the_failures(db: None) -> None:
+    make_user("otto")
+    for _ in range(3):
+        for _ in range(4):
+            assert attempt("10.0.0.1") == "wrong"
+        RateCounter.objects.filter(key__startswith="login-ip").delete()
+        assert attempt("10.0.0.1", password=PASSWORD) == "right"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9", True),
+        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
+        ("10.0.0.1", "10.0.0.2", False),
+    ],
+)
+def test_ipv6_is_counted_by_its_network(db: None, one: str, other: str, is_same: bool) -> None:
+    for number in range(10):
+        assert attempt(one, f"nobody-{number}@example.com") == "wrong"
+    assert attempt(other, "nobody@example.com") == ("refused" if is_same else "wrong")
+
+
+def test_a_forged_forwarded_address_changes_nothing(api: Any, db: None) -> None:
+    body = {"email": "nobody@example.com", "password": "wrong password"}
+    statuses = []
+    for number in range(11):
+        body["email"] = f"nobody-{number}@example.com"
+        statuses.append(api.post("/api/auth/login", body, x_forwarded_for=f"203.0.113.{number}").status_code)
+    assert statuses == [401] * 10 + [429]
