@@ -18,6 +18,7 @@ ONLY_READS = {"system-report"}
 NO_ROLLBACK = {
     "system-report": "it changes nothing",
     "system-update": "packages are not downgraded",
+    "disk-cleanup": "what is deleted does not come back",
 }
 UNTRIED = {
     "system-update": "it needs an archive with newer packages, and a room has no network",

@@ -175,3 +175,38 @@ def test_the_firewall_never_shuts_out_who_is_connected(room: Room) -> None:
     assert result.exits == {"outside": 78, "inside": 0, "nowhere": 78}, result.output
     assert "outside of 203.0.113.0/24: 127.0.0.1. They could not come back." in result.said["outside"]
     assert "no port 70000" in result.said["nowhere"]
+
+
+AUTH_LOG = "echo \"$(date '+%b %d %H:%M:%S') room sshd[7]: Server listening on 0.0.0.0 port 22.\" >/var/log/auth.log\n"
+
+
+def test_fail2ban_watches_ssh_and_goes_back(room: Room) -> None:
+    result = room.life(
+        "fail2ban",
+        {"MAX_RETRY": 3, "NEVER_BAN": "203.0.113.7 2001:db8::/32"},
+        setup=AUTH_LOG + "apt-get -y -q install fail2ban >/dev/null 2>&1; systemctl restart fail2ban; sleep 2",
+        facts="systemctl is-active fail2ban; for i in 1 2 3 4 5 6 7 8 9; do fail2ban-client ping >/dev/null && break; sleep 0.5; done\n"
+        "for each in maxretry findtime bantime ignoreip; do fail2ban-client get sshd $each | cut -c 4- | sort; done",
+        breaks="fail2ban-client set sshd bantime 1",
+        mends="sleep 2",
+        watch=("/etc/fail2ban",),
+    )
+    assert "The running fail2ban has 1 for bantime." in result.said["broken_verify"]
+    assert "A trial ban reached the firewall and was lifted again." in result.said["verify"]
+
+
+def test_fail2ban_is_installed_and_bans_who_fails_too_often(room: Room) -> None:
+    steps = (
+        AUTH_LOG
+        + "echo 'Port 2222' >/etc/ssh/sshd_config.d/50-port.conf; phase first check; phase apply apply; phase verify verify\n"
+        "for n in 1 2 3; do for from in 198.51.100.9 203.0.113.7; do\n"
+        "  echo \"$(date '+%b %d %H:%M:%S') room sshd[7]: Failed password for root from $from port 4242$n ssh2\" >>/var/log/auth.log; done; done\n"
+        "for try in $(seq 30); do if iptables -S | grep -q 198.51.100.9; then break; fi; sleep 0.5; done; sleep 1; iptables -S\n"
+        "phase rollback rollback; systemctl is-active fail2ban || true; iptables -S | grep 198.51 || true\n"
+    )
+    result = room.play("fail2ban", {"MAX_RETRY": 3, "NEVER_BAN": "203.0.113.7"}, steps)
+    assert result.exits == {"first": 1, "apply": 0, "verify": 0, "rollback": 0}, result.output
+    assert "-s 198.51.100.9/32 -j REJECT" in result.output
+    assert "--dports 2222" in result.output
+    assert "203.0.113.7/32" not in result.output
+    assert result.output.endswith("inactive\n"), "stopped, and the ban is gone"

@@ -108,3 +108,79 @@ def test_kernel_settings_that_another_file_undoes_are_named(room: Room) -> None:
 def test_kernel_settings_of_a_container_are_left_to_its_host(room: Room) -> None:
     result = room.play("sysctl-hardening", {}, "phase first check\n")
     assert result.exits == {"first": 69} or "kernel" not in result.said["first"], result.output
+
+
+CLUTTER = """
+rm -f /var/cache/apt/archives/*.deb; head -c 3M /dev/urandom >/var/cache/apt/archives/old_1_amd64.deb
+for each in syslog syslog.1 syslog.2.gz app-20200101 app.log shop.log-20200101.gz live.2024; do head -c 1M /dev/urandom >/var/log/$each; done
+mkdir -p /var/crash /var/log/journal/x; echo >/var/crash/a.crash; echo >/var/log/journal/x/system.1; echo >/var/log/fresh.log.1
+touch -d '40 days ago' /var/log/syslog* /var/log/app* /var/log/shop* /var/log/live* /var/crash/a.crash /var/log/journal/x/system.1
+"""
+
+
+def test_space_is_freed_and_what_is_live_stays(room: Room) -> None:
+    result = room.life(
+        "disk-cleanup",
+        {"WORTH_MB": 4},
+        setup=CLUTTER,
+        breaks="head -c 9M /dev/urandom >/var/cache/apt/archives/again_1_amd64.deb",
+        rollback=False,
+        watch=("/etc", "/var/log", "/var/crash"),
+    )
+    assert "Together 7 MiB could be freed." in result.said["first"]
+    gone = result.said["apply"]
+    for name in ("syslog.1", "syslog.2.gz", "app-20200101", "shop.log-20200101.gz", "/var/crash/a.crash"):
+        assert name in gone
+    for name in ("/var/log/syslog\n", "app.log", "live.2024", "fresh", "journal"):
+        assert name not in gone
+
+
+def test_nothing_is_cleaned_that_was_not_asked_for(room: Room) -> None:
+    nothing = {"DOWNLOADED_PACKAGES": False, "LOGS_OLDER_THAN": "", "WORTH_MB": 0}
+    steps = (
+        CLUTTER
+        + "apt-get -q -y install --no-install-recommends whois >/dev/null 2>&1; apt-mark auto whois >/dev/null; keep all\n"
+        "phase none check; phase apply apply; same all; phase unused check unused; phase remove apply unused; phase verify verify unused\n"
+        "command -v whois || echo whois is gone\n"
+    )
+    also = {"unused": {**nothing, "UNUSED_PACKAGES": True}}
+    result = room.play(
+        "disk-cleanup",
+        nothing,
+        "touch /tmp/x\n" + steps.replace("rm -f /var/cache/apt/archives/*.deb; ", ""),
+        also=also,
+    )
+    assert result.exits == {"none": 0, "apply": 0, "unused": 1, "remove": 0, "verify": 0}, result.output
+    assert not result.differences
+    assert "Unused packages: whois" in result.said["unused"]
+    assert result.output.endswith("whois is gone\n")
+
+
+def test_logs_are_rotated_by_a_rule_of_ones_own(room: Room) -> None:
+    result = room.life(
+        "logrotate-check",
+        {"OWN_LOGS": "/var/log/shop/*.log /srv/app.log", "LARGEST_MB": 2},
+        setup="mkdir -p /var/log/shop; head -c 3M /dev/zero >/var/log/shop/a.log; head -c 3M /dev/zero >/srv/app.log\n"
+        "systemctl enable --now logrotate.timer; systemctl disable --now logrotate.timer",
+        facts="systemctl is-active logrotate.timer",
+        breaks="echo 'rotate lots' >/etc/logrotate.d/broken",
+        mends="rm /etc/logrotate.d/broken",
+        watch=("/etc",),
+    )
+    assert "is another one" in result.said["first"]
+    assert "lots" in result.said["broken_verify"]
+
+
+def test_a_log_that_no_rule_rotates_is_named(room: Room) -> None:
+    steps = (
+        "head -c 3M /dev/zero >/var/log/lonely; head -c 3M /dev/zero >/srv/app.log; phase apply apply; phase lonely verify\n"
+        "rm /var/log/lonely; phase verify verify; stat -c %s /srv/app.log /srv/app.log.1\n"
+        "sed -i s,/srv/app.log,/srv/other.log, /var/lib/logrotate/status; phase unknown verify\n"
+        "touch -d '5 days ago' /var/lib/logrotate/status; phase stale check\n"
+    )
+    result = room.play("logrotate-check", {"LARGEST_MB": 2, "OWN_LOGS": "/srv/app.log"}, steps)
+    assert result.exits == {"apply": 0, "lonely": 1, "verify": 0, "unknown": 1, "stale": 1}, result.output
+    assert "/var/log/lonely" in result.said["lonely"]
+    assert "\n0\n3145728\n" in result.output
+    assert "does not know /srv/app.log" in result.said["unknown"]
+    assert "ran last on" in result.said["stale"]
