@@ -16,8 +16,8 @@ from hyprbox.fleet.views import node_context
 from hyprbox.lib.actors import Actor, Capability, require
 from hyprbox.lib.errors import InvalidInput
 from hyprbox.lib.live import Event
+from jobs import batches, summary
 from jobs import selectors as jobs
-from jobs import summary
 from jobs.states import Status
 from nodes import selectors as nodes
 from nodes.errors import UnknownNode
@@ -154,6 +154,29 @@ class JobRows(Source):
             yield fragment(f"job-{job.pk}", "jobs/_row.html", {"told": summary.of(job, now)}, list="jobs")
 
 
+class OneBatch(JobRows):
+    """A batch's page: how far it is, and the rows of its own jobs."""
+
+    def __init__(self, by: Actor, batch_id: str) -> None:
+        super().__init__(by)
+        self.batch_id = batch_id
+
+    def snapshot(self) -> Iterator[Frame]:
+        batch = batches.find(by=self.by, batch_id=self.batch_id)
+        shown = summary.of_batch(batch, batches.counts(by=self.by, batch=batch), batches.waves(batch))
+        for id in ("headline", "state"):
+            yield fragment(f"batch-{id}", f"jobs/_batch_{id}.html", {"batch": batch, "shown": shown})
+
+    def changes(self, events: list[Event]) -> Iterator[Frame]:
+        mine = jobs.jobs_by_id(by=self.by, job_ids=job_ids(events))
+        now = timezone.now()
+        rows = [summary.of(job, now) for job in mine if str(job.batch_id) == self.batch_id]
+        if rows or any(event.ids.get("job") is None for event in events):
+            yield from self.snapshot()
+        for told in rows:
+            yield fragment(f"job-{told.job.pk}", "jobs/_row.html", {"told": told}, list="jobs")
+
+
 def job_ids(events: list[Event]) -> list[str]:
     """The newest first, at most fifty."""
     named = dict.fromkeys(str(event.ids["job"]) for event in reversed(events) if event.ids.get("job"))
@@ -244,6 +267,7 @@ _SOURCES: list[tuple[str, Callable[..., Source]]] = [
     (r"cells-(?P<colour>cpu|mem|disk)", lambda by, colour: Nodes(by, "cell", "nodes/_cell.html", colour=colour)),
     (rf"node-{_UUID}-(?P<chosen>1h|24h|7d|30d)", lambda by, id, chosen: OneNode(by, id, Range(chosen))),
     (r"jobs", JobRows),
+    (rf"batch-{_UUID}", lambda by, id: OneBatch(by, id)),
     (rf"job-{_UUID}", lambda by, id: OneJob(by, id)),
     (r"feed", LiveFeed),
     (r"first", First),

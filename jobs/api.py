@@ -11,13 +11,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from hyprbox.lib.actors import Capability
+from hyprbox.lib.actors import Actor, Capability, require
 from hyprbox.lib.api import Pages, StrictBooleanField, StrictSerializer, actor_of, parse, parse_query
 from hyprbox.lib.errors import InvalidInput
-from jobs import selectors, services
+from jobs import batches, selectors, services, stops
 from jobs.errors import RangeNotSatisfiable
-from jobs.models import Job
+from jobs.models import Batch, Job, Stop
 from jobs.states import Mode, Status, Stream
+from nodes.status import Status as NodeStatus
 
 _RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))")
 
@@ -88,9 +89,26 @@ class JobInput(StrictSerializer):
     expires_in_seconds = serializers.IntegerField(required=False, allow_null=True, default=None)
 
 
+def _names() -> serializers.ListField:
+    return serializers.ListField(
+        child=serializers.CharField(max_length=63), required=False, default=list, max_length=1000
+    )
+
+
 class BatchInput(JobInput):
     node_id = None  # type: ignore[assignment]
-    node_ids = serializers.ListField(child=serializers.CharField(max_length=63), allow_empty=False, max_length=1000)
+    node_ids = _names()
+    groups = _names()
+    tags = _names()
+    statuses = serializers.ListField(
+        child=serializers.ChoiceField(choices=NodeStatus.choices), required=False, default=list
+    )
+    wave_size = serializers.IntegerField(required=False, allow_null=True, default=None)
+    stop_after_failures = serializers.IntegerField(required=False, allow_null=True, default=None)
+
+
+class StopInput(StrictSerializer):
+    reason = serializers.CharField(max_length=300, required=False, allow_blank=True, default="")
 
 
 class JobQuery(StrictSerializer):
@@ -135,17 +153,85 @@ class JobList(generics.ListAPIView[Job]):
         return Response(JobSerializer(job, context={"request": request}).data, status=201 if is_new else 200)
 
 
+def _batch(batch: Batch, by: Actor) -> dict[str, Any]:
+    """A batch without its jobs, which are a filtered list."""
+    return {
+        "id": str(batch.pk),
+        "preset": batch.preset,
+        "created_by": batch.created_by,
+        "created_at": batch.created_at,
+        "wave_size": batch.wave_size,
+        "stop_after_failures": batch.stop_after_failures,
+        "stop_over_percent": batch.stop_over_percent,
+        "stopped_at": batch.stopped_at,
+        "stopped_because": batch.stopped_because or None,
+        "counts": batches.counts(by=by, batch=batch),
+        "waves": [
+            {"number": w.number, "state": w.state, "jobs": w.jobs, "open": w.open, "failed": w.failed}
+            for w in batches.waves(batch)
+        ],
+    }
+
+
 class BatchList(APIView):
     def post(self, request: Request) -> Response:
         given = parse(BatchInput, request)
-        batch, jobs, is_new = services.queue_batch(
+        names = ("node_ids", "groups", "tags", "statuses")
+        batch, jobs, is_new = batches.queue(
             by=actor_of(request),
             order=_order(given),
-            node_ids=given["node_ids"],
+            node_ids=batches.choose(batches.Targets(**{name: tuple(given[name]) for name in names})),
+            pace=batches.Pace(given["wave_size"], given["stop_after_failures"]),
             idempotency_key=request.headers.get("Idempotency-Key", ""),
         )
         rows = JobRowSerializer(jobs, many=True).data
         return Response({"id": str(batch.pk), "jobs": rows}, status=201 if is_new else 200)
+
+
+class BatchDetail(APIView):
+    def get(self, request: Request, batch_id: str) -> Response:
+        by = actor_of(request)
+        return Response(_batch(batches.find(by=by, batch_id=batch_id), by))
+
+
+class BatchCancel(APIView):
+    """Cancels what has not ended, waves to come included."""
+
+    def post(self, request: Request, batch_id: str) -> Response:
+        parse(StrictSerializer, request)
+        by = actor_of(request)
+        return Response(_batch(batches.cancel_rest(by=by, batch_id=batch_id), by))
+
+
+class BatchRetry(APIView):
+    """A new batch of those that failed."""
+
+    def post(self, request: Request, batch_id: str) -> Response:
+        parse(StrictSerializer, request)
+        batch, jobs = batches.retry_failed(by=actor_of(request), batch_id=batch_id)
+        return Response({"id": str(batch.pk), "jobs": JobRowSerializer(jobs, many=True).data}, status=201)
+
+
+class StopSwitch(APIView):
+    """Whether jobs are handed out at all."""
+
+    def get(self, request: Request) -> Response:
+        require(actor_of(request), Capability.VIEW_FLEET)
+        return Response(_stop(stops.current()))
+
+    def post(self, request: Request) -> Response:
+        given = parse(StopInput, request)
+        return Response(_stop(stops.stop(by=actor_of(request), reason=given["reason"])))
+
+    def delete(self, request: Request) -> Response:
+        stops.resume(by=actor_of(request))
+        return Response(status=204)
+
+
+def _stop(found: Stop | None) -> dict[str, Any]:
+    if found is None:
+        return {"stopped": False, "by": None, "at": None, "reason": None}
+    return {"stopped": True, "by": found.stopped_by, "at": found.stopped_at, "reason": found.reason or None}
 
 
 class JobDetail(APIView):

@@ -23,7 +23,7 @@ from audit.actions import Action
 from hyprbox.lib.actors import Actor, Capability, require
 from hyprbox.lib.errors import Conflict, HyprBoxError, InvalidInput
 from hyprbox.lib.rowmac import RowTampered
-from jobs import services
+from jobs import batches, services
 from jobs.errors import PinExists, PinMatchesNothing, UnknownPin
 from jobs.models import Batch, DriftCheck, Job, Pin
 from jobs.states import Mode
@@ -103,10 +103,10 @@ def check_now(*, by: Actor, pin_id: uuid.UUID | str) -> tuple[Batch, list[Job]]:
         pin = sealed.first(Pin.objects.filter(pk=_uuid(pin_id)))
         if pin is None:
             raise UnknownPin()
-        nodes = {node.node_id: node for node in targets(pin)[: services.MAX_BATCH]}
+        nodes = {node.node_id: node for node in targets(pin)[: batches.MAX_BATCH]}
         if not nodes:
             raise PinMatchesNothing()
-        batch, jobs, _ = services.queue_batch(by=by, order=_order(pin), node_ids=list(nodes))
+        batch, jobs, _ = batches.queue(by=by, order=_order(pin), node_ids=list(nodes))
         DriftCheck.objects.bulk_create(DriftCheck(pin=pin, node_id=job.node_id, job=job) for job in jobs)
     return batch, jobs
 

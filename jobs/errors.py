@@ -73,3 +73,15 @@ class PinExists(Conflict):
 
 class PinMatchesNothing(Conflict):
     """No node has this pin's tag, so there is nothing to check."""
+
+
+class UnknownBatch(NotFound):
+    """There is no batch with that id."""
+
+
+class BatchOver(Conflict):
+    """Every job of this batch has ended already."""
+
+
+class NothingToRetry(Conflict):
+    """No job of this batch has failed without having been retried."""

@@ -27,12 +27,28 @@ class JobQuerySet(models.QuerySet["Job"]):
 
 
 class Batch(models.Model):
-    """Several jobs that were queued as one act."""
+    """Several jobs that were queued as one act, all at once or in waves.
+
+    `next_wave` is the wave to be released next; None when there is none. `stop_over_percent` is the usual rule for when
+    to stop, `stop_after_failures` somebody's own.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     preset = models.CharField(max_length=63)
+    preset_title = models.CharField(max_length=200, blank=True, default="")
     created_by = models.CharField(max_length=254)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
+    wave_size = models.PositiveIntegerField(null=True, blank=True)
+    stop_after_failures = models.PositiveIntegerField(null=True, blank=True)
+    stop_over_percent = models.PositiveSmallIntegerField(null=True, blank=True)
+    next_wave = models.PositiveIntegerField(null=True, blank=True)
+    stopped_at = models.DateTimeField(null=True, blank=True)
+    stopped_because = models.CharField(max_length=300, blank=True, default="")
+
+    class Meta:
+        indexes: ClassVar = [
+            models.Index(fields=["id"], name="jobs_batch_in_waves", condition=Q(next_wave__isnull=False)),
+        ]
 
     def __str__(self) -> str:
         return f"{self.preset} ({self.id})"
@@ -53,6 +69,9 @@ class Job(models.Model):
     retry_of = models.ForeignKey(
         "self", null=True, blank=True, on_delete=models.SET_NULL, related_name="retries", db_index=False
     )
+    # Of a batch in waves. Held: its wave has not come, so no agent is handed it.
+    wave = models.PositiveIntegerField(default=0, db_default=0)
+    held = models.BooleanField(default=False, db_default=False)
     created_by = models.CharField(max_length=254)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     expires_at = models.DateTimeField()
@@ -138,6 +157,18 @@ class Job(models.Model):
     @property
     def can_be_cancelled(self) -> bool:
         return not self.is_finished and not (self.status == Status.RUNNING and self.cancel_requested_at is not None)
+
+
+class Stop(models.Model):
+    """While its one row is there, no agent is handed a job."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=1)
+    stopped_by = models.CharField(max_length=254)
+    stopped_at = models.DateTimeField(db_default=Now(), editable=False)
+    reason = models.CharField(max_length=300, blank=True, default="")
+
+    def __str__(self) -> str:
+        return f"stopped by {self.stopped_by}"
 
 
 class Transcript(models.Model):

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from hyprbox.lib.actors import Actor, Capability, require
 from hyprbox.lib.errors import InvalidInput
-from jobs import selectors, services
+from jobs import batches, selectors, services
 from jobs.models import Job
 from jobs.states import Mode, Status
 from nodes import selectors as nodes
@@ -25,6 +25,7 @@ from presets.documents import Preset
 from presets.inputs import Preview
 
 MAX_LISTED = 1000
+MANY_NODES = 10  # more of them, and the preset's name has to be typed
 SINCE = {"24h": timedelta(hours=24), "7d": timedelta(days=7)}
 
 
@@ -123,12 +124,16 @@ class Draft:
         return f"There is no node “{unknown[0]}”." if unknown else ""
 
     @property
+    def is_wide(self) -> bool:
+        return len(self.node_ids) > MANY_NODES
+
+    @property
     def needs_review(self) -> bool:
         return self.preset.risk != "safe"
 
     @property
     def needs_typing(self) -> bool:
-        return self.preset.risk == "dangerous" and self.mode == Mode.APPLY
+        return self.mode == Mode.APPLY and (self.preset.risk == "dangerous" or self.is_wide)
 
     @property
     def verb(self) -> str:
@@ -142,8 +147,12 @@ class Draft:
         if len(self.node_ids) == 1:
             job, _ = services.queue_job(by=by, order=order, node_id=self.node_ids[0], idempotency_key=self.key)
             return reverse("jobs:detail", args=[job.pk])
-        batch, _, _ = services.queue_batch(by=by, order=order, node_ids=self.node_ids, idempotency_key=self.key)
-        return f"{reverse('jobs:list')}?batch={batch.pk}"
+        if self.is_wide and self.mode == Mode.APPLY and self.confirm != self.preset.name:
+            raise InvalidInput(
+                fields={"confirm": [f"Type {self.preset.name} to run it on {len(self.node_ids)} nodes."]}
+            )
+        batch, _, _ = batches.queue(by=by, order=order, node_ids=self.node_ids, idempotency_key=self.key)
+        return reverse("jobs:batch", args=[batch.pk])
 
     def blame(self, error: InvalidInput) -> tuple[str, int]:
         """The template and the step that can mend what is wrong."""

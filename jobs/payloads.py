@@ -58,3 +58,9 @@ def encode(job: Frozen, *, key_id: str) -> bytes:
         "key_id": key_id,
     }
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def secrets_in(payload: bytes) -> dict[str, str]:
+    """The pointers to secrets that a job was signed with, by the variable's name."""
+    pointers: dict[str, str] = json.loads(payload)["secrets"] if payload else {}
+    return pointers

@@ -48,11 +48,12 @@ WITH wanted AS (
   JOIN nodes_node n ON n.id = w.node AND n.removed_at IS NULL AND n.clone_suspected_at IS NULL
   CROSS JOIN LATERAL (
     SELECT c.id FROM jobs_job c
-    WHERE c.node_id = w.node AND c.status = 'QUEUED' AND c.expires_at > now()
+    WHERE c.node_id = w.node AND c.status = 'QUEUED' AND NOT c.held AND c.expires_at > now()
       AND (c.claim_id IS NULL OR c.lease_expires_at < now())
     ORDER BY c.created_at, c.id LIMIT 1 FOR UPDATE SKIP LOCKED
   ) q
-  WHERE NOT EXISTS (SELECT FROM again WHERE again.node = w.node AND again.request = w.request)
+  WHERE NOT EXISTS (SELECT FROM jobs_stop)
+    AND NOT EXISTS (SELECT FROM again WHERE again.node = w.node AND again.request = w.request)
     AND n.concurrency > (SELECT count(*) FROM jobs_job r WHERE r.node_id = w.node AND r.status = 'RUNNING')
                       + (SELECT count(*) FROM jobs_job h WHERE h.node_id = w.node AND h.status = 'QUEUED'
                           AND h.claim_id IS NOT NULL AND h.lease_expires_at >= now())
@@ -66,7 +67,8 @@ SELECT * FROM again UNION ALL SELECT * FROM claimed
 """
 _WITH_WORK = """
 SELECT DISTINCT node_id FROM jobs_job
-WHERE (status = 'QUEUED' AND expires_at > now() AND (claim_id IS NULL OR lease_expires_at < now()))
+WHERE (status = 'QUEUED' AND NOT held AND expires_at > now() AND (claim_id IS NULL OR lease_expires_at < now())
+       AND NOT EXISTS (SELECT FROM jobs_stop))
    OR (status = 'RUNNING' AND cancel_requested_at IS NOT NULL)
 """
 _CANCELS = "SELECT id FROM jobs_job WHERE node_id = %s AND status = 'RUNNING' AND cancel_requested_at IS NOT NULL"

@@ -20,7 +20,7 @@ from audit.actions import Action
 from hyprbox.lib.actors import Actor, Capability, require
 from hyprbox.lib.crash import as_text, crash_point, planted
 from hyprbox.lib.errors import InvalidInput
-from jobs import output
+from jobs import batches, output
 from jobs.errors import (
     CompletionDiffers,
     JobFinished,
@@ -179,6 +179,7 @@ def complete(*, by: Actor, job_id: uuid.UUID, claim_id: uuid.UUID, result: Resul
         else:
             _finish(job, result, digest, by)
     crash_point("CP15")
+    batches.advance(job.batch_id)
     return job
 
 

@@ -36,7 +36,6 @@ DEFAULT_EXPIRY_SECONDS = 24 * 3600
 EXPIRY_RANGE = (60, 30 * 24 * 3600)
 TIMEOUT_RANGE = (1, 24 * 3600)
 KEY_LIFETIME = timedelta(hours=24)
-MAX_BATCH = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class _Checked:
+class Checked:
     """An order that can be run: rendered, with its limits settled."""
 
     preset: Preset
@@ -78,42 +77,18 @@ def queue_job(
     Raises `InvalidInput` for an unknown node or preset and for each bad variable, `KeyReused`.
     """
     require(by, Capability.RUN_JOBS)
-    checked = _check(order, by)
+    checked = check_order(order, by)
     with transaction.atomic():
-        key = _claim_key(by, idempotency_key, order.sha256(nodes=[node_id]))
+        key = claim_key(by, idempotency_key, order.sha256(nodes=[node_id]))
         if key is not None and key.job_id is not None:
             return Job.objects.select_related("node").get(pk=key.job_id), False
-        [node] = _find_nodes([node_id], field="node_id")
-        job = _insert(by=by, checked=checked, node=node, retry_of=retry_of)
+        [node] = find_nodes([node_id], field="node_id")
+        job = insert(by=by, checked=checked, node=node, retry_of=retry_of)
         if key is not None:
             IdempotencyKey.objects.filter(pk=key.pk).update(job=job)
         crash_point("CP01")
     crash_point("CP02")
     return job, True
-
-
-def queue_batch(
-    *, by: Actor, order: Order, node_ids: list[str], idempotency_key: str = ""
-) -> tuple[Batch, list[Job], bool]:
-    """One job for each node, all or nothing."""
-    require(by, Capability.RUN_JOBS)
-    checked = _check(order, by)
-    wanted = list(dict.fromkeys(node_ids))
-    if not 1 <= len(wanted) <= MAX_BATCH:
-        raise InvalidInput(fields={"node_ids": [f"Choose from 1 to {MAX_BATCH} nodes."]})
-    with transaction.atomic():
-        key = _claim_key(by, idempotency_key, order.sha256(nodes=wanted))
-        if key is not None and key.batch_id is not None:
-            batch = Batch.objects.get(pk=key.batch_id)
-            return batch, list(Job.objects.light().filter(batch=batch).select_related("node")), False
-        nodes = _find_nodes(wanted, field="node_ids")
-        batch = Batch.objects.create(preset=order.preset, created_by=by.name)
-        jobs = [_insert(by=by, checked=checked, node=node, batch=batch) for node in nodes]
-        detail = {"preset": order.preset, "nodes": len(jobs)}
-        audit.record(Action.BATCH_QUEUED, by=by, target=f"batch:{batch.pk}", detail=detail)
-        if key is not None:
-            IdempotencyKey.objects.filter(pk=key.pk).update(batch=batch)
-    return batch, jobs, True
 
 
 def request_cancel(*, by: Actor, job_id: uuid.UUID | str, force: bool = False) -> Job:
@@ -150,15 +125,19 @@ def retry_job(*, by: Actor, job_id: uuid.UUID | str) -> Job:
         raise JobNotFinished()
     if old.node.removed_at is not None:
         raise NodeRemoved()
-    order = Order(
-        preset=old.preset,
-        variables=old.variables,
-        mode=old.mode,
-        confirm=old.preset,
-        timeout_seconds=old.timeout_seconds,
-    )
-    job, _ = queue_job(by=by, order=order, node_id=old.node.node_id, retry_of=old)
+    job, _ = queue_job(by=by, order=order_of(old), node_id=old.node.node_id, retry_of=old)
     return job
+
+
+def order_of(job: Job) -> Order:
+    """The same once more."""
+    return Order(
+        preset=job.preset,
+        variables={**job.variables, **payloads.secrets_in(bytes(job.payload))},
+        mode=job.mode,
+        confirm=job.preset,
+        timeout_seconds=job.timeout_seconds,
+    )
 
 
 def cancel_jobs_of_removed_node(by: Actor, node: Node) -> None:
@@ -202,7 +181,7 @@ def _find_preset(name: str, by: Actor) -> Preset:
         raise
 
 
-def _check(order: Order, by: Actor) -> _Checked:
+def check_order(order: Order, by: Actor) -> Checked:
     """Everything that can be wrong with an order, found at once."""
     problems: dict[str, list[str]] = {}
     preset = _find_preset(order.preset, by)
@@ -220,7 +199,7 @@ def _check(order: Order, by: Actor) -> _Checked:
     if problems:
         raise InvalidInput(fields=problems)
     secrets = dict(rendered.secrets)
-    return _Checked(preset, rendered, dict(rendered.variables), secrets, mode, timeout, expiry)
+    return Checked(preset, rendered, dict(rendered.variables), secrets, mode, timeout, expiry)
 
 
 def _mode(order: Order, preset: Preset, problems: dict[str, list[str]]) -> str:
@@ -239,7 +218,7 @@ def _within(value: int | None, default: int, limits: tuple[int, int], name: str,
     return value
 
 
-def _find_nodes(node_ids: list[str], *, field: str) -> list[Node]:
+def find_nodes(node_ids: list[str], *, field: str) -> list[Node]:
     found = {node.node_id: node for node in Node.objects.present().named(node_ids)}
     unknown = [node_id for node_id in node_ids if node_id not in found]
     if unknown:
@@ -247,7 +226,7 @@ def _find_nodes(node_ids: list[str], *, field: str) -> list[Node]:
     return [found[node_id] for node_id in node_ids]
 
 
-def _claim_key(by: Actor, key: str, body_sha256: str) -> IdempotencyKey | None:
+def claim_key(by: Actor, key: str, body_sha256: str) -> IdempotencyKey | None:
     """The caller's key, locked. Two requests with the same key meet here, and the second one waits."""
     if not key:
         return None
@@ -270,9 +249,16 @@ def database_now() -> datetime:
     return moment
 
 
-def _insert(
-    *, by: Actor, checked: _Checked, node: Node, batch: Batch | None = None, retry_of: Job | None = None
+def insert(
+    *,
+    by: Actor,
+    checked: Checked,
+    node: Node,
+    batch: Batch | None = None,
+    retry_of: Job | None = None,
+    wave: int = 0,
 ) -> Job:
+    """Frozen and signed, in the caller's transaction. Of all waves only the first may be claimed at once."""
     signer = signing.signer()
     job_id, now = uuid.uuid4(), database_now()
     expires_at = now + timedelta(seconds=checked.expires_in_seconds)
@@ -298,6 +284,8 @@ def _insert(
         node=node,
         batch=batch,
         retry_of=retry_of,
+        wave=wave,
+        held=wave > 0,
         created_by=by.name,
         created_at=now,
         expires_at=expires_at,

@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from hyprbox.lib import words
-from jobs.models import Job
+from jobs.batches import Wave
+from jobs.models import Batch, Job
 from jobs.states import Mode, Reason, Status
 
 WHY: Mapping[str, str] = {
@@ -79,7 +80,7 @@ class Summary:
         """A few words below the state in lists: `exit 1`, `waits for the node`, `verify failed`."""
         job = self.job
         if job.status == Status.QUEUED:
-            return "handed to the node" if job.claim_id else "waits for the node"
+            return "handed to the node" if job.claim_id else self.waits_for
         if job.status == Status.SUCCEEDED:
             return "nothing to change" if job.changed is False and job.mode == Mode.APPLY else ""
         if job.status != Status.FAILED:
@@ -89,6 +90,10 @@ class Summary:
         if job.reason == Reason.SIGNAL and job.signal is not None:
             return f"signal {job.signal}"
         return str(job.reason).replace("_", " ")
+
+    @property
+    def waits_for(self) -> str:
+        return f"waits for wave {self.job.wave + 1}" if self.job.held else "waits for the node"
 
     @property
     def sentence(self) -> str:
@@ -105,6 +110,8 @@ class Summary:
     def _queued(self) -> str:
         if self.job.claim_id:
             return "The node has it and is about to start it."
+        if self.job.held:
+            return f"It waits for wave {self.job.wave + 1} of its batch."
         left = (self.job.expires_at - self.now).total_seconds()
         return f"It waits for its node to come for it, for at most {words.age(max(left, 0))} more."
 
@@ -179,3 +186,70 @@ class Summary:
 
 def of(job: Job, now: datetime) -> Summary:
     return Summary(job, now)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSummary:
+    """A batch for a page: `counts` are its jobs by status."""
+
+    batch: Batch
+    counts: Mapping[str, int]
+    waves: list[Wave]
+
+    @property
+    def title(self) -> str:
+        return f"{self.batch.preset_title or self.batch.preset} on {words.plural(self.total, 'node')}"
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def open(self) -> int:
+        return self.counts[Status.QUEUED] + self.counts[Status.RUNNING]
+
+    @property
+    def ended(self) -> int:
+        return self.total - self.open
+
+    @property
+    def failed(self) -> int:
+        return self.counts[Status.FAILED]
+
+    @property
+    def percent(self) -> float:
+        return 100 * self.ended / self.total if self.total else 0.0
+
+    @property
+    def statuses(self) -> list[tuple[str, int]]:
+        return [(status, self.counts[status]) for status in Status.values]
+
+    @property
+    def look(self) -> str:
+        if self.batch.stopped_at is not None and not self.open:
+            return "CANCELLED"
+        if self.open:
+            return "RUNNING" if self.ended or self.counts[Status.RUNNING] else "QUEUED"
+        return "FAILED" if self.failed else "SUCCEEDED" if self.counts[Status.SUCCEEDED] else "CANCELLED"
+
+    @property
+    def sentence(self) -> str:
+        if self.open:
+            return f"{self.ended} of {self.total} ended" + (f", {self.failed} of them failed." if self.failed else ".")
+        told = [f"{count} {status.lower()}" for status, count in self.statuses if count]
+        return f"All ended: {', '.join(told)}."
+
+    @property
+    def rule(self) -> str:
+        """When it stops by itself, while that can still happen."""
+        batch = self.batch
+        if batch.next_wave is None:
+            return ""
+        waves = f"{batch.wave_size} at a time; the next wave starts when the one before has ended"
+        if batch.stop_after_failures is not None:
+            return f"{waves}. It stops after {words.plural(batch.stop_after_failures, 'failure')}."
+        return f"{waves}, unless more than {batch.stop_over_percent} % failed."
+
+
+def of_batch(batch: Batch, counts: Mapping[str, int], waves: list[Wave]) -> BatchSummary:
+    return BatchSummary(batch, counts, waves)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from procrastinate.contrib.django import app
 
-from jobs import deadlines, drift, retention, services
+from jobs import batches, deadlines, drift, retention, services
 
 
 @app.periodic(cron="* * * * * */10")  # the sixth field is the seconds
 @app.task(queueing_lock="jobs.enforce_deadlines", pass_context=False)
 def enforce_deadlines(timestamp: int) -> None:
     deadlines.enforce()
+    batches.advance_all()
 
 
 @app.periodic(cron="17 * * * *")

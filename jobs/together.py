@@ -22,7 +22,7 @@ from hyprbox.lib.actors import Actor, Capability, require
 from hyprbox.lib.crash import crash_point
 from hyprbox.lib.errors import Unavailable
 from hyprbox.lib.prepared import Call, Pipeline
-from jobs import reports
+from jobs import batches, reports
 from jobs.models import Job
 from jobs.queue import Connection, uuid_array
 from jobs.reports import Result
@@ -262,5 +262,7 @@ def complete(*, by: Actor, job_id: uuid.UUID, claim_id: uuid.UUID, result: Resul
         lambda: together.complete(node_pk=node_pk, job_id=job_id, claim_id=claim_id, result=result)
     ):
         crash_point("CP15")
-        return Job.objects.light().select_related("node", "transcript").get(pk=job_id)
+        job = Job.objects.light().select_related("node", "transcript").get(pk=job_id)
+        batches.advance(job.batch_id)
+        return job
     return reports.complete(by=by, job_id=job_id, claim_id=claim_id, result=result)

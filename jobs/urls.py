@@ -5,6 +5,11 @@ from jobs import agent_api, api, drift_api, drift_views, views
 app_name = "jobs"
 urlpatterns = [
     path("jobs/", views.job_list, name="list"),
+    path("jobs/stop/", views.stop, name="stop"),
+    path("jobs/resume/", views.resume, name="resume"),
+    path("jobs/batches/<uuid:batch_id>/", views.batch, name="batch"),
+    path("jobs/batches/<uuid:batch_id>/cancel/", views.batch_cancel, name="batch_cancel"),
+    path("jobs/batches/<uuid:batch_id>/retry/", views.batch_retry, name="batch_retry"),
     path("jobs/<uuid:job_id>/", views.detail, name="detail"),
     path("jobs/<uuid:job_id>/cancel/", views.cancel, name="cancel"),
     path("jobs/<uuid:job_id>/retry/", views.retry, name="retry"),
@@ -21,6 +26,10 @@ urlpatterns = [
 api_urlpatterns = [
     path("jobs", api.JobList.as_view()),
     path("jobs/batches", api.BatchList.as_view()),
+    path("jobs/batches/<uuid:batch_id>", api.BatchDetail.as_view()),
+    path("jobs/batches/<uuid:batch_id>/cancel", api.BatchCancel.as_view()),
+    path("jobs/batches/<uuid:batch_id>/retry", api.BatchRetry.as_view()),
+    path("jobs/stop", api.StopSwitch.as_view()),
     path("jobs/<uuid:job_id>", api.JobDetail.as_view()),
     path("jobs/<uuid:job_id>/cancel", api.JobCancel.as_view()),
     path("jobs/<uuid:job_id>/retry", api.JobRetry.as_view()),

@@ -16,7 +16,7 @@ from hyprbox.lib import pages
 from hyprbox.lib.actors import Capability
 from hyprbox.lib.errors import InvalidInput
 from hyprbox.lib.pages import Crumb
-from jobs import console, ordering, selectors, services, summary
+from jobs import batches, console, ordering, selectors, services, stops, summary
 from jobs.models import Job
 from jobs.states import Status, Stream
 
@@ -36,6 +36,7 @@ def job_list(request: HttpRequest) -> HttpResponse:
     if pages.is_fragment(request):
         return render(request, "jobs/_list.html", context)
     context["people"] = selectors.people(by=actor)
+    context["stopped"] = stops.current()
     context["counts"] = selectors.counts_by_status(by=actor, since=now - timedelta(hours=24))
     context["statuses"] = [(status, context["counts"][status]) for status in Status]
     return pages.show(request, "jobs/list.html", context, nav="jobs", crumbs=(Crumb("Jobs"),), topics=("jobs",))
@@ -72,6 +73,46 @@ def job_context(request: HttpRequest, job: Job) -> dict[str, Any]:
         context["console"] = shown = console.read_console(by=actor, job=job, only=only)
         context["stream_after"] = None if job.is_finished or tab != "output" else shown.after
     return context
+
+
+@require_safe
+def batch(request: HttpRequest, batch_id: uuid.UUID) -> HttpResponse:
+    """A batch: how far it is, its waves, and its jobs, the newest first."""
+    actor = pages.actor_of(request)
+    found = batches.find(by=actor, batch_id=batch_id)
+    wanted = {**ordering.wanted_jobs(request.GET), "batch": str(found.pk)}
+    page = pages.page_of(request, ordering.listed(wanted, by=actor), PAGE_SIZE)
+    now = timezone.now()
+    context: dict[str, Any] = {"wanted": wanted, "page": page, "rows": [summary.of(job, now) for job in page]}
+    counts = batches.counts(by=actor, batch=found)
+    context |= {"batch": found, "shown": summary.of_batch(found, counts, batches.waves(found))}
+    crumbs = (Crumb("Jobs", reverse("jobs:list")), Crumb(str(found.pk)[:8], is_mono=True))
+    topics = (f"batch-{found.pk}",)
+    return pages.show(request, "jobs/batch.html", context, nav="jobs", crumbs=crumbs, topics=topics)
+
+
+@require_POST
+def batch_cancel(request: HttpRequest, batch_id: uuid.UUID) -> HttpResponse:
+    batches.cancel_rest(by=pages.actor_of(request), batch_id=batch_id)
+    return redirect("jobs:batch", batch_id)
+
+
+@require_POST
+def batch_retry(request: HttpRequest, batch_id: uuid.UUID) -> HttpResponse:
+    made, _ = batches.retry_failed(by=pages.actor_of(request), batch_id=batch_id)
+    return redirect("jobs:batch", made.pk)
+
+
+@require_POST
+def stop(request: HttpRequest) -> HttpResponse:
+    stops.stop(by=pages.actor_of(request), reason=request.POST.get("reason", "").replace("\0", "").strip()[:300])
+    return redirect("jobs:list")
+
+
+@require_POST
+def resume(request: HttpRequest) -> HttpResponse:
+    stops.resume(by=pages.actor_of(request))
+    return redirect("jobs:list")
 
 
 @require_POST

@@ -70,8 +70,26 @@ def test_one_node_is_one_job(operator: Client, web_1: Node) -> None:
 def test_several_nodes_are_a_batch_of_jobs(operator: Client, web_1: Node, db_1: Node) -> None:
     answer = post(operator, NGINX, node=["web-1", "db-1"])
     [batch] = {job.batch_id for job in Job.objects.all()}
-    assert answer["Location"] == f"/jobs/?batch={batch}" and Job.objects.count() == 2
-    assert operator.get(answer["Location"]).status_code == 200
+    assert answer["Location"] == f"/jobs/batches/{batch}/" and Job.objects.count() == 2
+    page = operator.get(answer["Location"]).content.decode()
+    assert "0 of 2" in page and "Cancel the rest" in page
+    assert operator.post(f"{answer['Location']}cancel/").status_code == 302
+    assert {job.status for job in Job.objects.all()} == {"CANCELLED"}
+
+
+def test_more_than_ten_nodes_ask_for_the_name(operator: Client) -> None:
+    names = [factories.make_node(f"many-{number}").node_id for number in range(11)]
+    answer = post(operator, NGINX, node=names)
+    assert answer.status_code == 400 and "Type nginx-static-site to run it on 11 nodes." in answer.content.decode()
+    assert post(operator, NGINX, node=names, confirm="nginx-static-site").status_code == 302
+    assert Job.objects.count() == 11
+
+
+def test_all_jobs_can_be_stopped_and_go_on(operator: Client, web_1: Node) -> None:
+    assert operator.post("/jobs/stop/", {"reason": "wrong <config>"}).status_code == 302
+    page = operator.get("/jobs/").content.decode()
+    assert "No job is handed out." in page and "wrong &lt;config&gt;" in page
+    assert operator.post("/jobs/resume/").status_code == 403
 
 
 def test_a_form_sent_twice_queues_once(operator: Client, web_1: Node) -> None:

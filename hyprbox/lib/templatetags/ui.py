@@ -58,6 +58,7 @@ LOOKS: Mapping[str, Look] = {
     "FAILED": Look("crit", "status-crit", "Failed"),
     "ROLLED_BACK": Look("warn", "undo", "Rolled back"),
     "CANCELLED": Look("off", "status-off", "Cancelled"),
+    "ENDED": Look("ok", "status-done", "Ended"),
     "OUTCOME_UNKNOWN": Look("unknown", "status-unknown", "Unknown"),
     # presets
     "SAFE": Look("ok", "status-done", "Safe"),

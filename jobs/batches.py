@@ -1,0 +1,288 @@
+"""Several jobs as one act: queued all or nothing, in waves with a rule for when to stop, and what is done with the rest.
+
+The jobs of later waves are QUEUED and held: signed and visible, but no agent is handed one before its wave is released.
+Whoever sees a job end calls `advance`; the worker does so every few seconds for what nobody saw.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from django.db import transaction
+from django.db.models import Count, Q
+from django.db.models.functions import Now
+
+from audit import services as audit
+from audit.actions import Action
+from hyprbox.lib.actors import Actor, Capability, require
+from hyprbox.lib.errors import InvalidInput
+from jobs import selectors, services
+from jobs.errors import BatchOver, NothingToRetry, UnknownBatch
+from jobs.models import Batch, IdempotencyKey, Job
+from jobs.moves import move, tell, tell_node
+from jobs.services import Order
+from jobs.states import TERMINAL, Mode, Status
+from nodes import selectors as nodes
+from nodes.selectors import NodeFilter
+
+MAX_BATCH = 1000
+WAVES_FROM = 51  # so many nodes are never changed all at once
+WAVE_SHARE = 10  # unless somebody says otherwise, a wave is a tenth of them
+STOP_OVER_PERCENT = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Which nodes: named, or every one that belongs to a group, carries a tag or has a status of these."""
+
+    node_ids: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    statuses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How many at a time, and after how many failures the rest is cancelled. None: what is usual for so many nodes."""
+
+    wave_size: int | None = None
+    stop_after_failures: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wave:
+    number: int
+    jobs: int
+    held: int
+    open: int
+    failed: int
+
+    @property
+    def state(self) -> str:
+        """`waiting`, `running` or `done`."""
+        return "waiting" if self.held else "running" if self.open else "done"
+
+    @property
+    def look(self) -> str:
+        return {"waiting": "QUEUED", "running": "RUNNING", "done": "ENDED"}[self.state]
+
+
+def choose(targets: Targets) -> list[str]:
+    """The node_ids, the named ones first. Raises `InvalidInput` when nothing is asked for or nothing matches."""
+    if not (targets.node_ids or targets.groups or targets.tags or targets.statuses):
+        raise InvalidInput(fields={"node_ids": ["Choose nodes: node_ids, groups, tags or statuses."]})
+    found = dict.fromkeys(targets.node_ids)
+    if targets.groups or targets.tags or targets.statuses:
+        # Of each kind one has to fit: group acme or beta, and tag web or db.
+        matching = nodes.list_nodes(NodeFilter(statuses=targets.statuses))
+        if targets.groups:
+            matching = matching.filter(group__in=targets.groups)
+        if targets.tags:
+            matching = matching.filter(tags__overlap=list(targets.tags))
+        found.update(dict.fromkeys(matching.values_list("node_id", flat=True)[: MAX_BATCH + 1]))
+    if not found:
+        raise InvalidInput(fields={"node_ids": ["No node matches these groups, tags and statuses."]})
+    return list(found)
+
+
+def queue(
+    *, by: Actor, order: Order, node_ids: list[str], pace: Pace | None = None, idempotency_key: str = ""
+) -> tuple[Batch, list[Job], bool]:
+    """One job for each node, all or nothing. Returns whether it is new (False for a repeated key).
+
+    Raises `InvalidInput` as `services.queue_job` does, `KeyReused`.
+    """
+    require(by, Capability.RUN_JOBS)
+    pace = pace or Pace()
+    checked = services.check_order(order, by)
+    wanted = list(dict.fromkeys(node_ids))
+    if not 1 <= len(wanted) <= MAX_BATCH:
+        raise InvalidInput(fields={"node_ids": [f"Choose from 1 to {MAX_BATCH} nodes; these are {len(wanted)}."]})
+    wave_size, percent = _wave_size(pace, len(wanted), order.mode)
+    with transaction.atomic():
+        digest = order.sha256(nodes=[*wanted, f"{pace.wave_size}/{pace.stop_after_failures}"])
+        key = services.claim_key(by, idempotency_key, digest)
+        if key is not None and key.batch_id is not None:
+            batch = Batch.objects.get(pk=key.batch_id)
+            return batch, list(Job.objects.light().filter(batch=batch).select_related("node")), False
+        rows = services.find_nodes(wanted, field="node_ids")
+        batch = Batch.objects.create(
+            preset=order.preset,
+            preset_title=checked.preset.title,
+            created_by=by.name,
+            wave_size=wave_size,
+            stop_after_failures=pace.stop_after_failures,
+            stop_over_percent=percent,
+            next_wave=1 if wave_size and len(rows) > wave_size else None,
+        )
+        jobs = [
+            services.insert(by=by, checked=checked, node=node, batch=batch, wave=at // wave_size if wave_size else 0)
+            for at, node in enumerate(rows)
+        ]
+        detail = {"preset": order.preset, "nodes": len(jobs), "wave_size": wave_size}
+        audit.record(Action.BATCH_QUEUED, by=by, target=f"batch:{batch.pk}", detail=detail)
+        if key is not None:
+            IdempotencyKey.objects.filter(pk=key.pk).update(batch=batch)
+    return batch, jobs, True
+
+
+def _wave_size(pace: Pace, count: int, mode: str) -> tuple[int | None, int | None]:
+    """Nodes in a wave (None: all at once), and the share of failures that stops the batch."""
+    is_large = count >= WAVES_FROM and mode == Mode.APPLY  # a check changes nothing
+    problems: dict[str, list[str]] = {}
+    if pace.wave_size is not None and not 1 <= pace.wave_size <= MAX_BATCH:
+        problems["wave_size"] = [f"A whole number from 1 to {MAX_BATCH}."]
+    if pace.stop_after_failures is not None and not 1 <= pace.stop_after_failures <= MAX_BATCH:
+        problems["stop_after_failures"] = [f"A whole number from 1 to {MAX_BATCH}."]
+    elif pace.stop_after_failures is not None and pace.wave_size is None and not is_large:
+        problems["stop_after_failures"] = ["It needs wave_size: without waves all of them start at once."]
+    if problems:
+        raise InvalidInput(fields=problems)
+    size = pace.wave_size or (-(-count // WAVE_SHARE) if is_large else None)
+    return size, STOP_OVER_PERCENT if size and pace.stop_after_failures is None else None
+
+
+def advance(batch_id: uuid.UUID | None) -> None:
+    """A job of the batch has ended: release the next wave, or stop when too many failed."""
+    if batch_id is None or not Batch.objects.filter(pk=batch_id, next_wave__isnull=False).exists():
+        return
+    with transaction.atomic():
+        batch = Batch.objects.select_for_update(no_key=True).get(pk=batch_id)
+        while batch.next_wave is not None and batch.stopped_at is None:
+            released = _counts(Job.objects.filter(batch=batch, held=False))
+            why = _why_stop(batch, released)
+            if why:
+                _stop(batch, why)
+            elif released["open"]:
+                return
+            else:
+                _release(batch)
+
+
+def advance_all() -> int:
+    """For the worker: every batch that has waves to come."""
+    waiting = list(Batch.objects.filter(next_wave__isnull=False).values_list("pk", flat=True)[:200])
+    for batch_id in waiting:
+        advance(batch_id)
+    return len(waiting)
+
+
+def _counts(jobs: Iterable[Job]) -> dict[str, int]:
+    failed = Q(status=Status.FAILED)
+    counted: dict[str, int] = jobs.aggregate(  # type: ignore[attr-defined]
+        jobs=Count("id"), open=Count("id", filter=~Q(status__in=TERMINAL)), failed=Count("id", filter=failed)
+    )
+    return counted
+
+
+def _why_stop(batch: Batch, released: dict[str, int]) -> str:
+    """A sentence, or nothing. The share is judged when a wave is over: one failure of two says little."""
+    failed, ended = released["failed"], released["jobs"] - released["open"]
+    if batch.stop_after_failures is not None and failed >= batch.stop_after_failures:
+        return f"{failed} of {ended} failed; it was to stop after {batch.stop_after_failures}."
+    percent = batch.stop_over_percent
+    if percent is not None and not released["open"] and failed * 100 > percent * ended:
+        return f"{failed} of {ended} failed, more than {percent} %."
+    return ""
+
+
+def _stop(batch: Batch, why: str) -> None:
+    held = list(Job.objects.light().filter(batch=batch, held=True, status=Status.QUEUED).select_for_update(no_key=True))
+    for job in held:
+        move(job, to=Status.CANCELLED, cancel_requested_at=Now())
+    batch.next_wave, batch.stopped_because = None, why
+    Batch.objects.filter(pk=batch.pk).update(next_wave=None, stopped_because=why, stopped_at=Now())
+    detail = {"preset": batch.preset, "cancelled": len(held), "why": why}
+    audit.record(Action.BATCH_STOPPED, by=Actor.system("waves"), target=f"batch:{batch.pk}", detail=detail)
+
+
+def _release(batch: Batch) -> None:
+    held = Job.objects.filter(batch=batch, held=True, wave=batch.next_wave or 0)
+    released = list(held.filter(status=Status.QUEUED).values_list("pk", "node_id"))
+    held.update(held=False)
+    is_last = not Job.objects.filter(batch=batch, held=True).exists()
+    batch.next_wave = None if is_last else (batch.next_wave or 0) + 1
+    Batch.objects.filter(pk=batch.pk).update(next_wave=batch.next_wave)
+    for job_id, node_pk in released:
+        tell(job_id, node_pk, kind="status")
+        tell_node(node_pk)
+
+
+def cancel_rest(*, by: Actor, batch_id: uuid.UUID | str) -> Batch:
+    """Cancel every job of it that has not ended. Raises `UnknownBatch`, `BatchOver`."""
+    require(by, Capability.RUN_JOBS)
+    with transaction.atomic():
+        batch = _lock(batch_id)
+        left = list(Job.objects.unfinished().filter(batch=batch).values_list("pk", "cancel_requested_at"))
+        if not left:
+            raise BatchOver()
+        why = f"Cancelled by {by.name}."
+        Batch.objects.filter(pk=batch.pk).update(next_wave=None, stopped_because=why, stopped_at=Now())
+        for job_id, asked_at in left:
+            if asked_at is None:
+                services.request_cancel(by=by, job_id=job_id)
+    batch.refresh_from_db()
+    return batch
+
+
+def retry_failed(*, by: Actor, batch_id: uuid.UUID | str) -> tuple[Batch, list[Job]]:
+    """A new batch for the jobs that failed and were not retried yet. Raises `UnknownBatch`, `NothingToRetry`."""
+    require(by, Capability.RUN_JOBS)
+    with transaction.atomic():
+        old = _lock(batch_id)
+        failed = list(
+            Job.objects.filter(batch=old, status=Status.FAILED, retries__isnull=True, node__removed_at__isnull=True)
+            .select_related("node")
+            .order_by("created_at", "id")
+        )
+        if not failed:
+            raise NothingToRetry()
+        first = failed[0]
+        order = services.order_of(first)
+        pace = Pace(old.wave_size, old.stop_after_failures) if old.wave_size else Pace()
+        batch, jobs, _ = queue(by=by, order=order, node_ids=[job.node.node_id for job in failed], pace=pace)
+        by_node = {job.node_id: job for job in failed}
+        for job in jobs:
+            job.retry_of = by_node[job.node_id]
+            job.save(update_fields=["retry_of"])
+    return batch, jobs
+
+
+def find(*, by: Actor, batch_id: uuid.UUID | str) -> Batch:
+    """Raises `UnknownBatch`."""
+    require(by, Capability.VIEW_FLEET)
+    try:
+        return Batch.objects.get(pk=uuid.UUID(str(batch_id)))
+    except (ValueError, Batch.DoesNotExist):
+        raise UnknownBatch() from None
+
+
+def waves(batch: Batch) -> list[Wave]:
+    """In order; one when there are no waves."""
+    rows = (
+        Job.objects.filter(batch=batch)
+        .values_list("wave")
+        .annotate(
+            all=Count("id"),
+            waiting=Count("id", filter=Q(held=True, status=Status.QUEUED)),
+            open=Count("id", filter=~Q(status__in=TERMINAL)),
+            failed=Count("id", filter=Q(status=Status.FAILED)),
+        )
+        .order_by("wave")
+    )
+    return [Wave(number + 1, jobs, held, still_open, failed) for number, jobs, held, still_open, failed in rows]
+
+
+def counts(*, by: Actor, batch: Batch) -> dict[str, int]:
+    """Jobs by status."""
+    counted = dict(selectors.list_jobs(by=by, batch=batch.pk).order_by().values_list("status").annotate(Count("id")))
+    return {status: counted.get(status, 0) for status in Status.values}
+
+
+def _lock(batch_id: uuid.UUID | str) -> Batch:
+    try:
+        return Batch.objects.select_for_update(no_key=True).get(pk=uuid.UUID(str(batch_id)))
+    except (ValueError, Batch.DoesNotExist):
+        raise UnknownBatch() from None

@@ -1,0 +1,218 @@
+"""Batches in waves: who may be handed a job when, when a batch stops, and what can be done with the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from audit.models import Event
+from hyprbox.lib.errors import Forbidden, InvalidInput
+from jobs import batches, services, stops
+from jobs.batches import Pace, Targets
+from jobs.errors import BatchOver, NothingToRetry
+from jobs.models import Batch, Job
+from jobs.queue import Dispatcher
+from jobs.states import Status
+from nodes.models import Node
+from tests import factories
+
+pytestmark = pytest.mark.django_db(transaction=True)
+REPORT = services.Order("system-report", {})
+
+
+def fleet(count: int) -> list[Node]:
+    return [factories.make_node(f"fleet-{number:03d}") for number in range(count)]
+
+
+def people(api: Any, role: str) -> Any:
+    return api.by(factories.make_user(role, role))
+
+
+def claims(nodes: list[Node]) -> list[Node]:
+    """Which of these nodes are handed a job now."""
+
+    async def all_at_once() -> list[Any]:
+        dispatcher = Dispatcher()
+        try:
+            asked = [dispatcher.claim(node_pk=node.pk, request_id=uuid.uuid4()) for node in nodes]
+            return list(await asyncio.gather(*asked))
+        finally:
+            await dispatcher.stop()
+
+    return [node for node, claim in zip(nodes, asyncio.run(all_at_once()), strict=True) if claim is not None]
+
+
+def queued(count: int, **pace: int | None) -> tuple[Batch, list[Node]]:
+    nodes = fleet(count)
+    batch, jobs, _ = batches.queue(
+        by=factories.SYSTEM, order=REPORT, node_ids=[node.node_id for node in nodes], pace=Pace(**pace)
+    )
+    assert len(jobs) == count
+    return batch, nodes
+
+
+def end(batch: Batch, wave: int, *, failed: int = 0) -> None:
+    """Every job of the wave ends as if its agent had reported it; `failed` of them with exit 1."""
+    for number, job in enumerate(Job.objects.filter(batch=batch, wave=wave, status=Status.QUEUED).order_by("id")):
+        status = Status.FAILED if number < failed else Status.SUCCEEDED
+        Job.objects.filter(pk=job.pk).update(
+            claim_id=uuid.uuid4(), status=Status.RUNNING, started_at=timezone.now(), lease_expires_at=timezone.now()
+        )
+        Job.objects.filter(pk=job.pk).update(
+            status=status, reason="exit" if status == Status.FAILED else "", finished_at=timezone.now()
+        )
+        batches.advance(batch.pk)
+
+
+def states(batch: Batch) -> list[str]:
+    return [wave.state for wave in batches.waves(batch)]
+
+
+def test_only_the_released_wave_is_handed_out_and_the_next_follows() -> None:
+    batch, nodes = queued(7, wave_size=3)
+    assert states(batch) == ["running", "waiting", "waiting"]
+    handed = claims(nodes)
+    assert [node.node_id for node in handed] == ["fleet-000", "fleet-001", "fleet-002"]
+    Job.objects.filter(batch=batch).update(claim_id=None, lease_expires_at=None)
+    end(batch, 0)
+    assert states(batch) == ["done", "running", "waiting"]
+    assert [node.node_id for node in claims(nodes)] == ["fleet-003", "fleet-004", "fleet-005"]
+    Job.objects.filter(batch=batch).update(claim_id=None, lease_expires_at=None)
+    end(batch, 1)
+    end(batch, 2)
+    batch.refresh_from_db()
+    assert (states(batch), batch.next_wave, batch.stopped_at) == (["done"] * 3, None, None)
+
+
+def test_it_stops_after_so_many_failures_and_cancels_what_was_not_released() -> None:
+    batch, _ = queued(9, wave_size=3, stop_after_failures=2)
+    end(batch, 0, failed=1)
+    assert states(batch) == ["done", "running", "waiting"]
+    end(batch, 1, failed=1)
+    batch.refresh_from_db()
+    assert batch.stopped_because == "2 of 4 failed; it was to stop after 2."
+    counts = batches.counts(by=factories.SYSTEM, batch=batch)
+    assert (counts["FAILED"], counts["CANCELLED"], counts["SUCCEEDED"]) == (2, 3, 4)
+    stopped = Event.objects.get(action="batch.stopped")
+    assert (stopped.target, stopped.detail["cancelled"]) == (f"batch:{batch.pk}", 3)
+
+
+def test_many_nodes_are_never_changed_all_at_once_and_a_tenth_of_failures_stops_it() -> None:
+    batch, _ = queued(60)
+    assert (batch.wave_size, batch.stop_over_percent) == (6, 10)
+    end(batch, 0)
+    end(batch, 1, failed=1)
+    assert states(batch)[2] == "running"  # 1 of 12 is less than a tenth
+    end(batch, 2, failed=1)
+    batch.refresh_from_db()
+    assert batch.stopped_because == "2 of 18 failed, more than 10 %."
+    assert batches.counts(by=factories.SYSTEM, batch=batch)["CANCELLED"] == 42
+
+
+def test_a_check_of_many_nodes_needs_no_waves() -> None:
+    nodes = fleet(51)
+    order = services.Order("time-sync", {}, mode="check")
+    batch, _, _ = batches.queue(by=factories.SYSTEM, order=order, node_ids=[node.node_id for node in nodes])
+    assert batch.wave_size is None
+    assert not Job.objects.filter(held=True).exists()
+
+
+@pytest.mark.parametrize(
+    ("pace", "field"),
+    [
+        ({"wave_size": 0}, "wave_size"),
+        ({"wave_size": 1001}, "wave_size"),
+        ({"wave_size": 2, "stop_after_failures": 0}, "stop_after_failures"),
+        ({"stop_after_failures": 1}, "stop_after_failures"),
+    ],
+)
+def test_a_pace_that_cannot_be(pace: dict[str, int], field: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        queued(3, **pace)
+    assert list(refused.value.fields) == [field]
+    assert not Job.objects.exists()
+
+
+def test_a_wave_of_cancelled_jobs_is_passed_over() -> None:
+    batch, _ = queued(6, wave_size=2)
+    for job in Job.objects.filter(batch=batch, wave=1):
+        services.request_cancel(by=factories.SYSTEM, job_id=job.pk)
+    end(batch, 0)
+    assert states(batch) == ["done", "done", "running"]
+
+
+def test_cancel_the_rest() -> None:
+    batch, _ = queued(6, wave_size=2)
+    end(batch, 0)
+    batch = batches.cancel_rest(by=factories.SYSTEM, batch_id=batch.pk)
+    assert batches.counts(by=factories.SYSTEM, batch=batch)["CANCELLED"] == 4
+    assert batch.stopped_because == "Cancelled by test."
+    assert batches.advance_all() == 0
+    with pytest.raises(BatchOver):
+        batches.cancel_rest(by=factories.SYSTEM, batch_id=batch.pk)
+
+
+def test_the_failed_ones_are_retried_once() -> None:
+    batch, _ = queued(4)
+    end(batch, 0, failed=2)
+    again, jobs = batches.retry_failed(by=factories.SYSTEM, batch_id=batch.pk)
+    assert {job.retry_of_id for job in jobs} == set(
+        Job.objects.filter(batch=batch, status="FAILED").values_list("pk", flat=True)
+    )
+    assert again.pk != batch.pk
+    with pytest.raises(NothingToRetry):
+        batches.retry_failed(by=factories.SYSTEM, batch_id=batch.pk)
+
+
+def test_groups_tags_and_statuses_choose_nodes() -> None:
+    factories.make_node("a", group="acme", tags=["web"])
+    factories.make_node("b", group="acme", tags=["db", "web"])
+    factories.make_node("c", group="beta", tags=["web"])
+    factories.make_node("d", tags=["db"])
+    assert batches.choose(Targets(tags=("web",))) == ["a", "b", "c"]
+    assert batches.choose(Targets(groups=("acme", "beta"), tags=("db",))) == ["b"]
+    assert batches.choose(Targets(node_ids=("d",), groups=("beta",))) == ["d", "c"]
+    assert batches.choose(Targets(statuses=("UNKNOWN",))) == ["a", "b", "c", "d"]
+    for nothing in (Targets(), Targets(tags=("none",))):
+        with pytest.raises(InvalidInput):
+            batches.choose(nothing)
+
+
+def test_over_the_api(api: Any) -> None:
+    for node in fleet(4):
+        Node.objects.filter(pk=node.pk).update(tags=["edge"])
+    operator, viewer = people(api, "operator"), people(api, "viewer")
+    body = {"preset": "system-report", "variables": {}, "tags": ["edge"], "wave_size": 3}
+    assert viewer.post("/api/jobs/batches", body).status_code == 403
+    answer = operator.post("/api/jobs/batches", body)
+    assert (answer.status_code, len(answer.json()["jobs"])) == (201, 4)
+    path = f"/api/jobs/batches/{answer.json()['id']}"
+    shown = viewer.get(path).json()
+    assert [wave["state"] for wave in shown["waves"]] == ["running", "waiting"]
+    assert (shown["counts"]["QUEUED"], shown["wave_size"]) == (4, 3)
+    assert viewer.post(f"{path}/cancel", {}).status_code == 403
+    assert operator.post(f"{path}/cancel", {}).json()["counts"]["CANCELLED"] == 4
+    assert operator.post(f"{path}/retry", {}).json()["error"]["code"] == "nothing_to_retry"
+    assert operator.get(f"/api/jobs/batches/{uuid.uuid4()}").status_code == 404
+    assert operator.post("/api/jobs/batches", {**body, "tags": []}).status_code == 400
+
+
+def test_the_switch_that_stops_the_fleet(api: Any) -> None:
+    _, nodes = queued(2)
+    operator, admin = people(api, "operator"), people(api, "admin")
+    assert operator.get("/api/jobs/stop").json()["stopped"] is False
+    assert operator.post("/api/jobs/stop", {"reason": "wrong config"}).json()["reason"] == "wrong config"
+    assert claims(nodes) == []
+    assert operator.delete("/api/jobs/stop").status_code == 403
+    assert admin.delete("/api/jobs/stop").status_code == 204
+    assert len(claims(nodes)) == 2
+    assert list(Event.objects.filter(target="jobs").order_by("pk").values_list("action", flat=True)) == [
+        "jobs.stopped",
+        "jobs.resumed",
+    ]
+    with pytest.raises(Forbidden):
+        stops.stop(by=factories.agent_of(nodes[0]))
