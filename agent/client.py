@@ -67,6 +67,8 @@ class Client:
         self._session = requests.Session()
         # A ~/.netrc would replace our Authorization, and a proxy of the environment would see it.
         self._session.trust_env = False
+        if config.proxy:  # a tunnel: TLS goes through it to the control plane, so it sees no token
+            self._session.proxies = {"https": config.proxy}
         self._session.verify = os.environ.get("SSL_CERT_FILE") or True  # a CA of one's own; never off
         self._session.mount("https://", _ModernTls())
         self._session.headers.update(

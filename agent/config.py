@@ -25,6 +25,7 @@ NAMES = (
     "HYPRBOX_LOG_LEVEL",
     "HYPRBOX_KEYS_SHA256",
     "HYPRBOX_STOP_JOBS",
+    "HYPRBOX_PROXY",
 )
 _INTERVAL = re.compile(r"([0-9]{1,6})\s*(s|m|h)?")
 _NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -51,6 +52,7 @@ class Config:
     log_level: str
     keys_sha256: str
     stop_jobs: bool
+    proxy: str = ""
 
     def __repr__(self) -> str:
         return f"Config(api_url={self.api_url!r}, node_id={self.node_id!r}, token=hidden)"
@@ -71,6 +73,7 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str] = os.enviro
         log_level=_log_level(values.get("HYPRBOX_LOG_LEVEL", "INFO")),
         keys_sha256=_keys_sha256(values.get("HYPRBOX_KEYS_SHA256", "")),
         stop_jobs=_boolean("HYPRBOX_STOP_JOBS", values.get("HYPRBOX_STOP_JOBS", "false")),
+        proxy=_proxy(values.get("HYPRBOX_PROXY", "")),
     )
 
 
@@ -177,6 +180,17 @@ def _log_level(text: str) -> str:
 def _keys_sha256(text: str) -> str:
     if text and not _SHA256.fullmatch(text):
         raise BadSetting("HYPRBOX_KEYS_SHA256 is not a SHA-256: 64 hex digits, lower case.")
+    return text
+
+
+def _proxy(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        is_one = False
+    if text and not is_one:  # not shown: it may have a password in it
+        raise BadSetting("HYPRBOX_PROXY is not the address of a proxy, such as http://proxy.example:3128.")
     return text
 
 

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from agent import __version__, config, processes
@@ -81,6 +82,7 @@ class Agent:
                 answer = self.heart.beat(client)
                 if not first_beat.is_set():
                     self.log.info("agent.first_heartbeat")
+                    self.state.note_accepted()
                 first_beat.set()
                 self._mind_the_clock()
                 backoff.succeeded()
@@ -108,6 +110,8 @@ def _has_runner(folder: JobFolder) -> bool:
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of `hyprnode`."""
     given = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+    if given["command"] in ("install", "uninstall"):
+        return _set_up(given["command"], given["force"])
     try:
         settings = config.load(given["flags"])
         if given["command"] == "doctor":
@@ -124,6 +128,20 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _set_up(command: str, force: bool) -> int:
+    from agent import installing  # not in the memory of a process that idles for years
+
+    try:
+        if command == "install":
+            print(f"hyprnode: {installing.install(Path(sys.argv[0]))}")
+        else:
+            print(f"hyprnode: {installing.uninstall(force=force)}")
+    except (BadSetting, installing.CannotInstall) as error:
+        print(f"hyprnode: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
 def parse_arguments(arguments: list[str]) -> dict[str, Any]:
     """Flags override the environment. argparse, because click would cost memory in a process that idles for years."""
     import argparse
@@ -134,10 +152,11 @@ def parse_arguments(arguments: list[str]) -> dict[str, Any]:
     parser.add_argument(
         "command",
         nargs="?",
-        choices=["run", "doctor"],
+        choices=["run", "doctor", "install", "uninstall"],
         default="run",
-        help="run (default), or doctor: check the set-up",
+        help="run (default); doctor: check the set-up; install, uninstall: put this file on the server, or remove it",
     )
+    parser.add_argument("--force", action="store_true", help="uninstall although jobs run")
     parser.add_argument("--once", action="store_true", help="send one heartbeat and end")
     parser.add_argument("--version", action="version", version=f"hyprnode {__version__}")
     for name in config.NAMES:
@@ -147,7 +166,7 @@ def parse_arguments(arguments: list[str]) -> dict[str, Any]:
     parsed = vars(parser.parse_args(arguments))
     command = "once" if parsed.pop("once") else parsed.pop("command")
     parsed.pop("command", None)
-    return {"command": command, "flags": parsed}
+    return {"command": command, "force": parsed.pop("force"), "flags": parsed}
 
 
 if __name__ == "__main__":

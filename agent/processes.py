@@ -64,6 +64,14 @@ def _tree() -> dict[int, list[int]]:
     return children
 
 
+def command_lines() -> Iterator[str]:
+    """Of all processes, their arguments separated by spaces."""
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with contextlib.suppress(OSError):
+                yield Path(f"/proc/{entry}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+
+
 def descendants(pid: int) -> list[int]:
     """All living processes below `pid`."""
     children, found, queue = _tree(), [], [pid]

@@ -22,6 +22,7 @@ MIN_FREE_BYTES = 200 * 1024 * 1024
 JOB_BYTES = 2 * RING + 1024 * 1024  # one job takes this; without it jobs wait rather than fail
 MAX_SPOOLED_BYTES = 1024**3
 MAX_CHECKPOINTS = 1000
+ACCEPTED = "accepted"  # a file: this agent's first heartbeat was
 
 
 class AlreadyRunning(Exception):
@@ -58,6 +59,11 @@ class StateDir:
             finally:
                 os.close(handle)
         return number
+
+    def note_accepted(self) -> None:
+        """For an installer that waits."""
+        with contextlib.suppress(OSError):
+            (self.path / ACCEPTED).touch(mode=0o600)
 
     def instance_id(self) -> str:
         self._instance = self._read("instance") or self._instance or uuid.uuid4().hex

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.conf import settings
 from django.db import transaction
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from hyprbox.lib import signing
+from hyprbox import installer
 from hyprbox.lib.actors import Actor, Capability, require
 from hyprbox.lib.api import Pages, StrictSerializer, actor_of, parse
 from hyprbox.lib.errors import InvalidInput
@@ -33,15 +31,12 @@ class Enrolment:
 
     @property
     def install_command(self) -> str:
-        """What works on the new server today: the agent's settings and the agent."""
-        parts = {
-            "HYPRBOX_API_URL": settings.HYPRBOX_PUBLIC_URL,
-            "HYPRBOX_NODE_TOKEN": self.plaintext,
-            "HYPRBOX_KEYS_SHA256": signing.key_set_sha256(),
-        }
-        if self.token.node_id:
-            parts["HYPRBOX_NODE_ID"] = self.token.node_id
-        return "sudo env " + " ".join(f"{key}={shlex.quote(value)}" for key, value in parts.items()) + " hyprnode"
+        return str(installer.Command(self.plaintext, self.token.node_id))
+
+    @property
+    def hint(self) -> str:
+        """What keeps the command from installing the agent, too; empty when nothing does."""
+        return "" if installer.agent_sha256() else installer.NOT_BUILT
 
 
 @transaction.atomic

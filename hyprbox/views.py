@@ -11,7 +11,7 @@ from django.shortcuts import render
 from django.urls import URLPattern, URLResolver, include, path
 from django.views.decorators.http import require_safe
 
-from hyprbox import finding, styleguide, token_pages
+from hyprbox import finding, installer, styleguide, token_pages
 from hyprbox.fleet import views as fleet
 from hyprbox.lib import pages
 from hyprbox.lib.errors import Forbidden, HyprBoxError, InvalidInput, NotFound
@@ -79,6 +79,8 @@ urlpatterns: list[Any] = [
     path("live/", fleet.live, name="live"),
     path("palette/", palette, name="palette"),
     path("events/", events_unavailable, name="events"),
+    path("install.sh", installer.install_sh, name="install-script"),
+    path("agent/hyprnode.pyz", installer.agent_pyz, name="agent-file"),
 ]
 if settings.DEBUG:
     urlpatterns.append(path("styleguide/", styleguide.page, name="styleguide"))

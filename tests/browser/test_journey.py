@@ -12,7 +12,7 @@ from tests.browser.agent import Agent
 from tests.browser.conftest import Watch, sign_in
 from tests.house import House, wait_for
 
-COMMAND = re.compile(r"HYPRBOX_NODE_TOKEN=(hbnt_[\w-]+).* hyprnode$")
+COMMAND = re.compile(r"HYPRBOX_NODE_TOKEN=(hbnt_[\w-]+)")
 
 
 def test_from_signing_in_to_a_finished_job(page: Page) -> None:

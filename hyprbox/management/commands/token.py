@@ -40,6 +40,8 @@ class Command(BaseCommand):
         made = enrolment.enrol(by=_BY, name=name, node_id=options["node_id"])
         self.stdout.write(made.plaintext)
         self.stderr.write(f"Shown this once. On the new server:\n\n    {made.install_command}\n")
+        if made.hint:
+            self.stderr.write(made.hint)
 
     def _list(self, options: dict[str, Any]) -> None:
         for token in selectors.list_tokens(by=_BY):

@@ -27,6 +27,7 @@ from hyprbox.lib.postgres import EmbeddedPostgres, PostgresUnavailable
 from hyprbox.management import folder, options
 from hyprbox.management.folder import ChildRecord
 from hyprbox.management.options import CannotStart, UpOptions
+from hyprbox.management.packing import Packing
 from hyprbox.management.supervisor import Child, Supervisor
 
 _READY_SECONDS = 60
@@ -80,6 +81,7 @@ class Up:
         self.embedded: EmbeddedPostgres | None = None
         self.record = ChildRecord(chosen.run_dir)
         self.supervisor = Supervisor(self.record, _say)
+        self.packing = Packing(chosen.log_dir / "build-agent.log", _say)
 
     def run(self) -> None:
         """Returns when asked to stop; raises CannotStart. Either way nothing of ours runs afterwards."""
@@ -112,6 +114,7 @@ class Up:
         if agent:
             self._add("agent", [str(Path(sys.executable).with_name("hyprnode"))], agent, stop_seconds=20)
         self._tell(admin, agent)
+        self.packing.begin()
 
     def _set_environment(self) -> None:
         os.environ["HYPRBOX_PORT"] = str(self.options.port)
@@ -179,10 +182,12 @@ class Up:
             with suppress(PostgresUnavailable):  # we look again in a moment
                 self.embedded.start()
         self.supervisor.look()
+        self.packing.look()
 
     def _stop(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # we are stopping already, and it ends by itself
+        self.packing.stop()
         self.supervisor.stop()
         if self.embedded:
             self.embedded.stop()

@@ -1,0 +1,248 @@
+"""The one line that the token page shows, run on a fresh Debian 12 against a control plane that runs."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from hyprbox.management import agent_file
+from presets.tests import root
+from tests.enrolment_room import FreshDebian, Story
+from tests.house import SEEN, House, house, wait_for
+from tests.test_journey_processes import finished, queue_script
+
+pytestmark = pytest.mark.slow
+INSTALLED = ("/opt/hyprnode", "/etc/hyprbox", "/etc/systemd/system/hyprnode.service", "/usr/local/bin/hypr")
+
+
+@pytest.fixture(scope="module")
+def plane() -> Iterator[House]:
+    agent_file.build()
+    folder = Path(tempfile.mkdtemp(prefix="hyprbox-enrol-"))
+    folder.chmod(0o755)
+    try:
+        with house(folder / "var", "--no-agent") as made:
+            yield made.start()
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def api(plane: House) -> Iterator[httpx.Client]:
+    with plane.api() as client:
+        yield client
+
+
+@pytest.fixture
+def debian(tmp_path: Path) -> FreshDebian:
+    try:
+        return FreshDebian(root.make_template(), tmp_path)
+    except root.NoRoom as error:
+        pytest.skip(str(error))
+
+
+def make_token(api: httpx.Client, name: str, **more: str) -> dict[str, Any]:
+    answer = api.post("/api/tokens", json={"name": name, **more})
+    assert answer.status_code == 201, answer.text
+    made: dict[str, Any] = answer.json()
+    return made
+
+
+def command_of(token: dict[str, Any]) -> str:
+    command: str = token["install_command"]
+    assert "\n" not in command
+    return command
+
+
+def statuses(api: httpx.Client) -> dict[str, str]:
+    return {node["node_id"]: node["status"] for node in api.get("/api/nodes").json()["results"]}
+
+
+def refusal(story: Story, label: str = "install") -> str:
+    """The one sentence, after it was made sure that the exit code says so too and that nothing was changed."""
+    assert story.exits[label] != 0
+    assert story.said["files"] == "", story.said
+    lines = story.said[label].strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_one_line_enrols_a_server_twice_without_harm_and_another_removes_it(
+    plane: House, api: httpx.Client, debian: FreshDebian
+) -> None:
+    token = make_token(api, "fresh", node_id="fresh-1")
+    steps = f"""
+    keep
+    cat >/room/line <<'LINE'
+{command_of(token)}
+LINE
+    try first bash /room/line
+    echo HYPRBOX_REGION=Lab >>/etc/hyprbox/hyprnode.env
+    stat -c '%a %n' /etc/hyprbox/hyprnode.env
+    grep -rlaE 'hbnt_[a-z0-9]{{8}}' /etc /opt /usr/local /var/lib /var/log /run /tmp || true
+    tr '\\0' ' ' </proc/$(cat /run/units/hyprnode.service.active)/cmdline; echo
+    before=$(cat /run/units/hyprnode.service.active)
+    touch /room/ready
+    until [ -e /room/queued ]; do sleep 0.1; done
+    until [ -e /room/started ]; do sleep 0.1; done
+    try second bash /room/line
+    [ "$before" != "$(cat /run/units/hyprnode.service.active)" ]
+    try refused hyprnode uninstall
+    touch /room/go
+    until [ -e /room/ended ]; do sleep 0.1; done
+    try version hyprbox --version
+    try doctor hyprnode doctor
+    ls -d /opt/hyprnode/unpacked/*/ | wc -l >/room/said.unpacked
+    curl {plane.url}/install.sh >/room/install.sh
+    try removed bash /room/install.sh --uninstall
+    sleep 0.5
+    pgrep -f hyprnode && exit 1
+    try again bash /room/install.sh --uninstall
+    changed files
+    """
+    room = debian.folder / "room-1"
+
+    def job() -> None:
+        wait_for((room / "ready").exists, seconds=90)
+        story = "touch /room/started; until [ -e /room/go ]; do sleep 0.1; done; echo done"
+        job_id = queue_script(plane, "fresh-1", apply=story)
+        (room / "queued").touch()
+        assert finished(api, job_id, seconds=90)["status"] == "SUCCEEDED"
+        (room / "ended").touch()
+
+    story = _play_beside(debian, steps, job)
+    assert story.exits == {
+        "first": 0,
+        "second": 0,
+        "refused": 1,
+        "version": 0,
+        "doctor": 0,
+        "removed": 0,
+        "again": 1,
+    }, story.said
+    assert "its first heartbeat was accepted" in story.said["first"]
+    assert "1 job runs here" in story.said["refused"]
+    assert "not installed here" in story.said["again"]
+    assert story.said["unpacked"] == "1\n"
+    assert story.output.splitlines()[0] == "600 /etc/hyprbox/hyprnode.env"
+    assert token["token"] not in story.output
+    assert [line for line in story.output.splitlines() if line.startswith("/")][:1] == ["/etc/hyprbox/hyprnode.env"]
+    left = [
+        line for line in story.said["files"].splitlines() if line.startswith(">") and "/var/lib/hyprbox" not in line
+    ]
+    assert [line for line in left if any(path in line for path in INSTALLED)] == [], story.said["files"]
+    assert statuses(api)["fresh-1"] in SEEN
+
+
+def _play_beside(debian: FreshDebian, steps: str, act: Any) -> Story:
+    with ThreadPoolExecutor(1) as pool:
+        beside = pool.submit(act)
+        story = debian.play(steps)
+        beside.result(timeout=60)
+    return story
+
+
+def test_what_is_wrong_is_one_sentence_and_changes_nothing(
+    plane: House, api: httpx.Client, debian: FreshDebian
+) -> None:
+    used, revoked, good = (make_token(api, name) for name in ("used", "revoked", "good"))
+    api.delete(f"/api/tokens/{revoked['id']}")
+    figures = {"cpu_percent": 1.0, "memory_percent": 2.0, "disk_percent": 3.0}
+    beat = {"node_id": "elsewhere", "agent_version": "0.1.0", "interval_seconds": 60, "metrics": figures}
+    as_agent = {"Authorization": f"Bearer {used['token']}"}
+    assert httpx.post(f"{plane.url}/api/nodes/heartbeat", json=beat, headers=as_agent).status_code == 202
+    time.sleep(5)  # within which every process knows of a revocation
+
+    line = command_of(good)
+    script_hash, keys_hash, agent_hash = (
+        line.split('echo "')[1][:64],
+        *(line.split(f"HYPRBOX_{name}_SHA256=")[1][:64] for name in ("KEYS", "AGENT")),
+    )
+    lines = {
+        "script": line.replace(script_hash, "0" * 64),
+        "keys": line.replace(keys_hash, "0" * 64),
+        "agent": line.replace(agent_hash, "0" * 64),
+        "dead": line.replace(f":{plane.port}", ":9"),
+        "gone": line.replace(" HYPRBOX_AGENT_SHA256", " HYPRBOX_API_URL=http://127.0.0.1:9 HYPRBOX_AGENT_SHA256"),
+        "plain": line.replace(" HYPRBOX_AGENT_SHA256", " HYPRBOX_API_URL=http://plane.example HYPRBOX_AGENT_SHA256"),
+        "used": command_of(used),
+        "revoked": command_of(revoked),
+        "none": line.replace(good["token"], "''"),
+        "shape": line.replace(good["token"], "hbnt_short"),
+    }
+    steps = "keep\n"
+    for label, wrong in lines.items():
+        steps += f"cat >/room/line.{label} <<'LINE'\n{wrong}\nLINE\ntry {label} bash /room/line.{label}\n"
+    steps += f"""
+    curl {plane.url}/install.sh >/room/install.sh
+    chmod -R a+rX /room
+    export HYPRBOX_NODE_TOKEN={good["token"]}
+    try option bash /room/install.sh --unistall
+    mkdir /tmp/bin; for name in bash id mktemp rm uname; do ln -s "$(command -v $name)" /tmp/bin/; done
+    try nopython env PATH=/tmp/bin bash /room/install.sh
+    printf '#!/bin/sh\\necho armv7l\\n' >/tmp/bin/uname.arm; chmod +x /tmp/bin/uname.arm
+    mv /tmp/bin/uname.arm /tmp/bin/uname.new; rm /tmp/bin/uname; mv /tmp/bin/uname.new /tmp/bin/uname
+    try machine env PATH=/tmp/bin bash /room/install.sh
+    rm -r /tmp/bin
+    try root setpriv --reuid=65534 --clear-groups bash -c 'bash < /room/install.sh'
+    changed files
+    """
+    story = debian.play(steps)
+    said = {label: refusal(story, label) for label in story.exits}
+    assert "install.sh has changed since this command was made" in said["script"]
+    assert "is not the control plane that was promised" in said["keys"]
+    assert "the agent's file has the SHA-256" in said["agent"]
+    assert "curl" in said["dead"]
+    assert "http://127.0.0.1:9/agent/hyprnode.pyz cannot be fetched" in said["gone"]
+    assert "http://plane.example/agent/hyprnode.pyz cannot be fetched" in said["plain"]
+    assert "The control plane does not take this token for room:" in said["used"]
+    assert "it is unknown, revoked or expired" in said["revoked"]
+    assert "HYPRBOX_NODE_TOKEN is not set" in said["none"]
+    assert "HYPRBOX_NODE_TOKEN is not a node token" in said["shape"]
+    assert "unknown option --unistall" in said["option"]
+    assert "Python 3.9 to 3.14 is needed" in said["nopython"]
+    assert "the agent runs on x86_64 and aarch64; this is armv7l" in said["machine"]
+    assert "run it as root" in said["root"]
+    assert "room" not in statuses(api)
+
+
+def test_without_systemd_it_says_how_to_run_it_and_sudo_sees_no_token(
+    plane: House, api: httpx.Client, debian: FreshDebian
+) -> None:
+    token = make_token(api, "by sudo", node_id="by-sudo")
+    piped = make_token(api, "piped", node_id="piped")
+    steps = f"""
+    useradd --create-home ann
+    printf 'Defaults logfile=/room/sudo.log\\nann ALL=(ALL) NOPASSWD: ALL\\n' >/etc/sudoers.d/ann
+    printf '127.0.0.1 room\\n' >>/etc/hosts
+    cat >/room/line <<'LINE'
+{command_of(token)}
+LINE
+    chmod 755 /room /room/line
+    try sudo setpriv --reuid=ann --regid=ann --clear-groups bash /room/line
+    cat /room/sudo.log
+    try once hyprnode --once
+    hyprnode >/room/agent.log 2>&1 &
+    until grep -q first_heartbeat /room/agent.log; do sleep 0.1; done
+    kill $!
+    wait $! || true
+    try removed hyprnode uninstall
+    curl {plane.url}/install.sh >/room/install.sh
+    HYPRBOX_NODE_TOKEN={piped["token"]} HYPRBOX_NODE_ID=piped try piped bash -c 'cat /room/install.sh | bash'
+    cat /etc/hyprbox/hyprnode.env >/room/said.settings
+    """
+    story = debian.play(steps, systemd=False)
+    assert story.exits == {"sudo": 0, "once": 0, "removed": 0, "piped": 0}, story.said
+    assert "keep /usr/local/bin/hyprnode running" in story.said["sudo"]
+    assert "COMMAND=" in story.output and "hbnt_" not in story.output
+    assert "HYPRBOX_KEYS_SHA256=" in story.said["settings"]
+    found = statuses(api)
+    assert found["by-sudo"] in SEEN and found["piped"] in SEEN
