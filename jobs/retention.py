@@ -28,6 +28,19 @@ SELECT count(*) FROM gone
 """
 
 
+_DUE = """
+SELECT count(*) FROM jobs_outputchunk c JOIN jobs_job j ON j.id = c.job_id
+WHERE j.created_at < now() - make_interval(days => %(days)s) AND j.finished_at < now() - make_interval(days => %(days)s)
+"""
+
+
+def count_old_output() -> int:
+    """How many chunks `forget_old_output` would delete."""
+    with connection.cursor() as cursor:
+        cursor.execute(_DUE, {"days": OUTPUT_DAYS})
+        return int(cursor.fetchone()[0])
+
+
 def forget_old_output() -> int:
     """Delete the output of jobs that ended long ago, a batch a transaction; returns how many chunks went."""
     deleted = 0

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 
 from audit import services as audit
@@ -310,6 +310,11 @@ def insert(
     return job
 
 
-def forget_old_keys() -> int:
+def old_keys() -> QuerySet[IdempotencyKey]:
     """Idempotency keys past their day."""
-    return IdempotencyKey.objects.filter(Q(created_at__lt=Now() - KEY_LIFETIME)).delete()[0]
+    return IdempotencyKey.objects.filter(Q(created_at__lt=Now() - KEY_LIFETIME))
+
+
+def forget_old_keys() -> int:
+    """Delete them; returns how many went."""
+    return old_keys().delete()[0]

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 from django.db import OperationalError, connection, transaction
+from django.db.models import QuerySet
 
 from nodes.models import SPARK_POINTS, StatusFlip
 from nodes.series import FLEET, METRICS, SPARK_METRICS
@@ -74,15 +75,35 @@ def _make_partition(series: Series, start: datetime) -> int:
 
 def drop_old(now: datetime | None = None) -> list[str]:
     """Drop the partitions whose every row is past its time, and old status flips; the names of what went."""
-    now = now or datetime.now(UTC)
-    dropped = []
-    for series in ALL_SERIES:
-        for name, start in _partitions(series):
-            if series.end_of(start) <= now - series.kept and _drop(series, name):
-                dropped.append(name)
-    old = StatusFlip.objects.filter(at__lt=now - FLIPS_KEPT).order_by("at").values("pk")[:10_000]
-    StatusFlip.objects.filter(pk__in=list(old.values_list("pk", flat=True))).delete()
+    dropped = [name for series, name in _old_partitions(now) if _drop(series, name)]
+    forget_old_flips(now)
     return dropped
+
+
+def old_partitions(now: datetime | None = None) -> list[str]:
+    """The partitions that `drop_old` would drop."""
+    return [name for _, name in _old_partitions(now)]
+
+
+def _old_partitions(now: datetime | None) -> list[tuple[Series, str]]:
+    now = now or datetime.now(UTC)
+    return [
+        (series, name)
+        for series in ALL_SERIES
+        for name, start in _partitions(series)
+        if series.end_of(start) <= now - series.kept
+    ]
+
+
+def old_flips(now: datetime | None = None) -> QuerySet[StatusFlip]:
+    """Changes of status past their time."""
+    return StatusFlip.objects.filter(at__lt=(now or datetime.now(UTC)) - FLIPS_KEPT)
+
+
+def forget_old_flips(now: datetime | None = None) -> int:
+    """At most ten thousand at once; returns how many went."""
+    some = old_flips(now).order_by("at").values_list("pk", flat=True)[:10_000]
+    return StatusFlip.objects.filter(pk__in=list(some)).delete()[0]
 
 
 def _partitions(series: Series) -> list[tuple[str, datetime]]:

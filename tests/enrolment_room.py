@@ -29,10 +29,9 @@ try() {
   "$@" </dev/null >"/room/said.$label" 2>&1 || code=$?
   echo "$label $code" >>/room/exits
 }
-picture() { find / -xdev ! -path '/room*' ! -path '/tmp' ! -path /root ! -path / -printf '%p %#m %l %s\\n' 2>/dev/null | sort; }
-keep() { picture >/tmp/.kept; mv /tmp/.kept /room/kept; }
+picture() { find / -xdev ! -path '/room*' ! -path /tmp ! -path /run ! -path /root ! -path / -printf '%p %#m %l %s\\n' 2>/dev/null | sort; }
+keep() { picture >/room/kept; }
 changed() { picture | diff /room/kept - >"/room/said.$1" || true; }
-beats() { grep -c first_heartbeat /run/units/hyprnode.service.output; }
 """
 _numbers = itertools.count(1)
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
 
 from hyprbox import enrolment
 from hyprbox.lib.actors import Actor
 from hyprbox.lib.errors import HyprBoxError
 from hyprbox.management.firsts import sentence
+from hyprbox.management.tables import as_json
 from tokens import selectors, services
+from tokens.api import TokenSerializer
 from tokens.models import NodeToken
 
 _BY = Actor.system("manage.py token")
@@ -25,7 +29,9 @@ class Command(BaseCommand):
         create = verbs.add_parser("create", help="make a token; it is shown this once")
         create.add_argument("node_id", nargs="?", default="", help="pin it to this node; without, its first use does")
         create.add_argument("--name", default="", help="what the token is called in lists; the node's name without it")
-        verbs.add_parser("list", help="all tokens, without their secrets")
+        create.add_argument("--days", type=int, help="how long it works; without end by default")
+        listing = verbs.add_parser("list", help="all tokens, without their secrets")
+        listing.add_argument("--json", action="store_true", help="for programs")
         revoke = verbs.add_parser("revoke", help="end a token, within 5 seconds everywhere")
         revoke.add_argument("token", help="its id, or its prefix as the list shows it")
 
@@ -37,15 +43,24 @@ class Command(BaseCommand):
 
     def _create(self, options: dict[str, Any]) -> None:
         name = options["name"] or options["node_id"] or "token of the command line"
-        made = enrolment.enrol(by=_BY, name=name, node_id=options["node_id"])
+        if options["days"] is not None and options["days"] < 1:
+            raise CommandError("--days is a whole number from 1 on.")
+        ends = timezone.now() + timedelta(days=options["days"]) if options["days"] else None
+        made = enrolment.enrol(by=_BY, name=name, node_id=options["node_id"], expires_at=ends)
         self.stdout.write(made.plaintext)
         self.stderr.write(f"Shown this once. On the new server:\n\n    {made.install_command}\n")
         if made.hint:
             self.stderr.write(made.hint)
 
     def _list(self, options: dict[str, Any]) -> None:
-        for token in selectors.list_tokens(by=_BY):
-            state = "revoked" if token.revoked_at else "usable"
+        tokens = list(selectors.list_tokens(by=_BY))
+        if options["json"]:
+            self.stdout.write(as_json(TokenSerializer(tokens, many=True).data))
+            return
+        now = timezone.now()
+        for token in tokens:
+            is_over = token.expires_at is not None and token.expires_at <= now
+            state = "revoked" if token.revoked_at else "expired" if is_over else "usable"
             last = f"{token.last_used_at:%Y-%m-%d %H:%M}" if token.last_used_at else "never used"
             self.stdout.write(f"{token.prefix}  {state:8}{token.node_id or '-':32}{last:18}{token.name}")
 
