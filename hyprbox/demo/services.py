@@ -1,0 +1,136 @@
+"""Seeding: refuse where real nodes are, then write everything in one transaction."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db import connection, transaction
+
+from accounts import people
+from accounts.models import User
+from accounts.selectors import actor_for
+from audit.actions import Action
+from hyprbox.demo import measured
+from hyprbox.demo.fleet import DOMAIN, HOSTS, PEOPLE, Host, make_flips, make_node
+from hyprbox.demo.past import ENDINGS, USUAL, Past
+from hyprbox.lib import live
+from hyprbox.lib.actors import Actor, Capability, require
+from hyprbox.lib.errors import Conflict
+from jobs.models import Batch
+from nodes import services as nodes
+from nodes.models import Node, StatusFlip
+from nodes.selectors import database_now
+
+JOBS = 120
+DAYS = 30
+
+
+class DemoRefused(Conflict):
+    """There are nodes already: the demo is for an empty installation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seeded:
+    """How much there is now."""
+
+    nodes: int
+    jobs: int
+    entries: int
+    people: list[str]
+
+
+def seed(*, by: Actor, seed: int, force: bool = False, password: str = "") -> Seeded:
+    """Make the demo's fleet and its past; the same seed makes the same one, up to now. Raises `DemoRefused`."""
+    require(by, Capability.MANAGE_USERS)
+    names = [host.node_id for host in HOSTS]
+    if Node.objects.present().named(names).exists():
+        raise DemoRefused(f"A node of the demo is here already, such as {HOSTS[0].node_id}: remove them first.")
+    if not force and (count := Node.objects.present().count()):
+        what = "1 node is" if count == 1 else f"{count} nodes are"
+        raise DemoRefused(f"{what} here already, and this would mix with them; --force does it all the same.")
+    dice = random.Random(seed)
+    actors = _people(by, password)
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL statement_timeout = '120s'; SET LOCAL idle_in_transaction_session_timeout = 0")
+        now = database_now()
+        fleet = [(make_node(host, dice, now), host) for host in HOSTS]
+        Node.objects.bulk_create([node for node, _ in fleet])
+        StatusFlip.objects.bulk_create([flip for node, host in fleet for flip in make_flips(node, host, dice, now)])
+        measured.write(fleet, dice, now)
+        past = _past(fleet, actors, dice, now)
+        past.write()
+        nodes.publish_nodes([node.pk for node, _ in fleet])
+        live.publish("jobs", job=None, node=None)
+    return Seeded(len(fleet), len(past.jobs), len(past.entries), [actor.name for actor in actors])
+
+
+def _people(by: Actor, password: str) -> list[Actor]:
+    """The demo's people; without a password nobody can log in as one of them."""
+    found = []
+    for name, full, role in PEOPLE:
+        email = f"{name}@{DOMAIN}"
+        user = User.objects.filter(email=email).first() or people.create_user(
+            by=by, email=email, password=password or secrets.token_urlsafe(24), name=full, role=role
+        )
+        found.append(actor_for(user, ip="10.20.0.7", request_id=""))
+    return found
+
+
+def _past(fleet: list[tuple[Node, Host]], actors: list[Actor], dice: random.Random, now: datetime) -> Past:
+    past = Past(dice, now)
+    admin, *operators = actors
+    for node, _ in fleet:
+        past.note(node.created_at, Action.NODE_CREATED, admin, f"node:{node.node_id}", id=str(node.pk))
+    for day in range(DAYS, 0, -1):
+        for actor in actors:
+            if dice.random() < 0.6:
+                at = now - timedelta(days=day, hours=dice.uniform(-3, 3))
+                past.note(at, Action.LOGIN_SUCCEEDED, actor, f"user:{actor.name}", via="page")
+    reporting = [(node, host) for node, host in fleet if not host.is_new]
+    _ordinary_days(past, reporting, actors, dice, now)
+    _update_of_a_group(past, reporting, operators[0], dice, now)
+    _this_moment(past, {host.node_id: (node, host) for node, host in reporting}, operators, now)
+    return past
+
+
+def _ordinary_days(
+    past: Past, fleet: list[tuple[Node, Host]], actors: list[Actor], dice: random.Random, now: datetime
+) -> None:
+    presets, weights = [(name, given) for name, _, given in USUAL], [weight for _, weight, _ in USUAL]
+    for _ in range(JOBS):
+        node, host = dice.choice(fleet)
+        preset, variables = dice.choices(presets, weights)[0]
+        [ending] = dice.choices([name for name, _ in ENDINGS], [weight for _, weight in ENDINGS])
+        at = now - (host.silent or timedelta(0)) - timedelta(hours=dice.expovariate(1 / 150) % (DAYS * 24 - 30) + 1)
+        past.add_job(node, host, preset, variables, dice.choice(actors), at, ending)
+
+
+def _update_of_a_group(
+    past: Past, fleet: list[tuple[Node, Host]], by: Actor, dice: random.Random, now: datetime
+) -> None:
+    """One batch that went well but on one server."""
+    at = now - timedelta(hours=2, minutes=14)
+    batch = Batch(id=past._uuid(), preset="system-update", created_by=by.name, created_at=at)
+    past.batches.append(batch)
+    chosen = [(node, host) for node, host in fleet if host.group == "nordwind"]
+    past.note(at, Action.BATCH_QUEUED, by, f"batch:{batch.pk}", preset=batch.preset, nodes=len(chosen))
+    for node, host in chosen:
+        ending = "exit" if host.node_id == "search-1" else "changed"
+        past.add_job(
+            node, host, "system-update", {}, by, at + timedelta(milliseconds=dice.randrange(300)), ending, batch=batch
+        )
+
+
+def _this_moment(past: Past, fleet: dict[str, tuple[Node, Host]], operators: list[Actor], now: datetime) -> None:
+    jonas, elif_ = operators
+    site = {"SERVER_NAME": "status.nordwind.example"}
+    past.add_job(*fleet["edge-2"], "nginx-static-site", site, elif_, now - timedelta(minutes=19), "changed")
+    past.add_job(*fleet["files-1"], "journald-limit", {}, jonas, now - timedelta(minutes=52), "verify_failed")
+    past.add_job(*fleet["cms-db"], "system-report", {}, elif_, now - timedelta(minutes=7), "changed")
+    past.add_job(*fleet["mail-1"], "system-update", {}, jonas, now - timedelta(seconds=48), "running")
+    past.add_job(*fleet["staging-1"], "time-sync", {}, elif_, now - timedelta(minutes=35), "queued")
+    past.add_job(*fleet["staging-1"], "system-report", {}, jonas, now - timedelta(days=3), "expired")

@@ -1,0 +1,79 @@
+"""The made-up fleet: believable on every page, the same for the same seed, and never beside real nodes unasked."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import transaction
+
+from accounts.models import User
+from audit.models import Event
+from hyprbox.demo.fleet import HOSTS
+from jobs.models import Job, OutputChunk
+from jobs.states import Status
+from nodes import selectors, series
+from nodes.models import Hour, Node, StatusFlip
+from tests.factories import make_node
+
+pytestmark = pytest.mark.django_db
+
+
+def seed(*arguments: str) -> str:
+    output = io.StringIO()
+    call_command("seed_demo", *arguments, stdout=output)
+    return output.getvalue()
+
+
+def picture() -> dict[str, Any]:
+    """What must be the same for the same seed, without times."""
+    return {
+        "nodes": list(Node.objects.order_by("node_id").values_list("id", "node_id", "group", "cpu_percent")),
+        "jobs": sorted(Job.objects.values_list("id", "preset", "status", "reason", "node__node_id", "created_by")),
+        "events": sorted(Counter(Event.objects.values_list("action", "actor_name")).items()),
+    }
+
+
+def test_there_is_something_on_every_page(client: Any, ada: User) -> None:
+    assert f"{len(HOSTS)} nodes" in seed()
+    counts = selectors.counts().by_status
+    assert all(counts[status] for status in counts), counts
+    assert set(Job.objects.values_list("status", flat=True)) == set(Status.values)
+    assert Job.objects.filter(outcome_unknown=True).exists() or Job.objects.filter(reason="verify_failed").exists()
+    assert OutputChunk.objects.count() > 100 and StatusFlip.objects.count() > len(HOSTS)
+    node = Node.objects.get(node_id="shop-1")
+    assert Hour.objects.filter(node=node.pk).count() > 700
+    for kept in series.Range:
+        assert len(series.node_history(node.pk, kept).series["cpu_percent"]) > 25, kept
+    client.force_login(ada)
+    job = Job.objects.filter(status=Status.RUNNING).get()
+    for page in ("/", "/nodes/shop-1/", "/jobs/", f"/jobs/{job.pk}/", "/live/", "/audit/"):
+        assert client.get(page).status_code == 200, page
+
+
+def test_the_same_seed_makes_the_same_fleet() -> None:
+    pictures = []
+    for number in ("7", "7", "8"):
+        with transaction.atomic():
+            seed("--seed", number)
+            pictures.append(picture())
+            transaction.set_rollback(True)
+    assert pictures[0]["jobs"] == pictures[1]["jobs"]
+    assert pictures[0] != pictures[2]
+
+
+def test_real_nodes_are_left_alone(web_1: Node) -> None:
+    with pytest.raises(CommandError, match="1 node is here already"):
+        seed()
+    assert Node.objects.count() == 1 and not User.objects.exists()
+    seed("--force")
+    assert Node.objects.count() == len(HOSTS) + 1
+
+
+def test_a_second_time_is_refused_even_with_force() -> None:
+    make_node(HOSTS[0].node_id)
+    with pytest.raises(CommandError, match="A node of the demo is here already"):
+        seed("--force")
