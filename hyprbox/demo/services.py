@@ -28,10 +28,6 @@ JOBS = 120
 DAYS = 30
 
 
-class DemoRefused(Conflict):
-    """There are nodes already: the demo is for an empty installation."""
-
-
 @dataclass(frozen=True, slots=True)
 class Seeded:
     """How much there is now."""
@@ -43,14 +39,14 @@ class Seeded:
 
 
 def seed(*, by: Actor, seed: int, force: bool = False, password: str = "") -> Seeded:
-    """Make the demo's fleet and its past; the same seed makes the same one, up to now. Raises `DemoRefused`."""
+    """Make the demo's fleet and its past; the same seed makes the same one, up to now. Raises `Conflict`."""
     require(by, Capability.MANAGE_USERS)
     names = [host.node_id for host in HOSTS]
     if Node.objects.present().named(names).exists():
-        raise DemoRefused(f"A node of the demo is here already, such as {HOSTS[0].node_id}: remove them first.")
+        raise Conflict(f"A node of the demo is here already, such as {HOSTS[0].node_id}: remove them first.")
     if not force and (count := Node.objects.present().count()):
         what = "1 node is" if count == 1 else f"{count} nodes are"
-        raise DemoRefused(f"{what} here already, and this would mix with them; --force does it all the same.")
+        raise Conflict(f"{what} here already, and this would mix with them; --force does it all the same.")
     dice = random.Random(seed)
     actors = _people(by, password)
     with transaction.atomic():

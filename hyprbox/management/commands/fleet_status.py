@@ -61,8 +61,8 @@ def _row(card: NodeCard) -> tuple[str, ...]:
 
 
 def _facts(card: NodeCard) -> dict[str, Any]:
-    names = ("node_id", "display_name", "group", "tags", "region", "os", "agent_version", "interval_seconds")
-    names += ("first_seen_at", "last_seen_at", "cpu_percent", "memory_percent", "disk_percent")
+    names = ["node_id", "display_name", "group", "tags", "region", "os", "agent_version", "interval_seconds"]
+    names += ["first_seen_at", "last_seen_at", "cpu_percent", "memory_percent", "disk_percent"]
     reasons = [reason.as_dict() for reason in card.reasons]
     return {**{name: getattr(card, name) for name in names}, "status": str(card.status), "reasons": reasons}
 
