@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from django.core.management import get_commands
 from django.urls import URLPattern, URLResolver, get_resolver
@@ -12,12 +14,15 @@ from django.urls import URLPattern, URLResolver, get_resolver
 import hyprbox.asgi
 import hyprbox.urls  # every app's errors
 from agent import config
+from agent.cli import exits
+from agent.cli.root import hyprbox as hyprbox_command
 from hyprbox.lib.errors import HyprBoxError
 from tests.house import ROOT
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")])
 SETTINGS = (ROOT / "docs/operate/settings.md").read_text()
 API = (ROOT / "docs/use/api.md").read_text()
+CLI = (ROOT / "docs/use/cli.md").read_text()
 AGENT = (ROOT / "docs/install/agent.md").read_text()
 
 
@@ -38,6 +43,27 @@ def test_every_command_is_documented() -> None:
     ours = {name for name, app in get_commands().items() if app == "hyprbox"}
     text = (ROOT / "docs/operate/commands.md").read_text()
     assert [name for name in ours if f"`{name}" not in text] == []
+
+
+def _leaves(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[str]:
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            assert found is not None
+            yield from _leaves(found, (*path, name))
+    else:
+        yield " ".join(path)
+
+
+def test_every_command_of_the_command_line_is_documented() -> None:
+    assert [name for name in _leaves(hyprbox_command) if f"`{name}" not in CLI] == []
+
+
+def test_every_exit_code_of_the_command_line_is_documented() -> None:
+    codes = {value for name, value in vars(exits).items() if name.isupper() and isinstance(value, int)}
+    documented = {int(number) for number in re.findall(r"^\| (?:128 \+ n|(\d+)) \|", CLI, re.MULTILINE) if number}
+    assert documented == codes - {exits.SIGNAL_BASE} | {0}
 
 
 def _errors(kind: type[HyprBoxError] = HyprBoxError) -> set[type[HyprBoxError]]:

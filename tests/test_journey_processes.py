@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.house import ROOT, SEEN, House, house, wait_for
+from tests.house import EMAIL, PASSWORD, ROOT, SEEN, House, clean_environment, house, wait_for
 
 pytestmark = pytest.mark.slow
 HYPRNODE = Path(sys.executable).with_name("hyprnode")
@@ -238,3 +238,49 @@ def test_a_second_agent_enrols_with_a_token_and_ends_with_it(running: House, api
     assert api.delete(f"/api/tokens/{token['id']}").status_code in (200, 204)
     time.sleep(5)  # within which every process must know
     assert beat() != 0
+
+
+def test_an_operator_does_it_all_from_the_command_line(
+    running: House, api: httpx.Client, node_id: str, tmp_path: Path
+) -> None:
+    environment = clean_environment(XDG_CONFIG_HOME=str(tmp_path), XDG_CACHE_HOME=str(tmp_path))
+
+    def hyprbox(*arguments: str, stdin: str = "", code: int = 0) -> bytes:
+        command = [sys.executable, "-m", "agent.cli", *arguments]
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, input=stdin.encode(), capture_output=True, timeout=90, check=False
+        )
+        assert done.returncode == code, (arguments, done.stdout, done.stderr)
+        return done.stdout
+
+    def as_json(*arguments: str) -> Any:
+        return json.loads(hyprbox(*arguments, "--json"))
+
+    assert b"admin" in hyprbox("login", running.url, "--email", EMAIL, stdin=PASSWORD + "\n")
+    assert as_json("status")["nodes"]["total"] >= 1
+    hyprbox("nodes", "tag", node_id, "cli-journey")
+    written = hyprbox("preset", "apply", "system-report", "--tag", "cli-journey", "--wait")
+    job = as_json("jobs", "list", "--limit", "1", "--preset", "system-report")[0]
+    assert (job["status"], job["stdout_bytes"]) == ("SUCCEEDED", len(written))
+    assert hyprbox("jobs", "output", job["id"], "--stream", "stdout") == written
+    assert (
+        as_json("preset", "preview", "system-report")["sha256"] == as_json("jobs", "show", job["id"])["script_sha256"]
+    )
+    hyprbox("preset", "apply", "system-report", "-t", node_id, "--set", "DETAIL=loud", code=2)
+
+    every_byte = r"""for i in $(seq 0 255); do printf "\\x$(printf %x "$i")"; done; exit 7"""
+    failing = queue_script(running, node_id, apply=every_byte)
+    assert hyprbox("jobs", "follow", failing, code=7) == bytes(range(256))
+    sleeping = queue_script(running, node_id, apply="sleep 300")
+    hyprbox("jobs", "cancel", sleeping)
+    hyprbox("jobs", "follow", sleeping, code=123)
+    hyprbox("jobs", "cancel", sleeping, code=1)
+
+    made = as_json("token", "create", "cli-journey", "--node", "cli-2", "--expires", "1d")
+    assert made["token"].startswith("hbnt_") and made["node_id"] == "cli-2"
+    assert made["token"].encode() not in hyprbox("token", "list")
+    hyprbox("token", "revoke", made["prefix"])
+    hyprbox("nodes", "remove", "cli-2", "--yes")
+    assert "token.created" in {event["action"] for event in as_json("audit", "list", "--since", "10m")}
+    hyprbox("logout")
+    hyprbox("status", code=3)

@@ -90,12 +90,12 @@ def test_the_environment_is_built_from_nothing(run, preset):
 
 def test_secrets_follow_the_agents_rules(run, preset, tmp_path, monkeypatch):
     variable = params.Variable("PASSWORD", "secret_ref", required=True)
-    preset(apply='[[ "$PASSWORD" == tops3cret ]] && echo right')
+    preset(apply='[[ "$PASSWORD" == tops3cret ]] && echo "right: $PASSWORD"')
     made = dataclasses.replace(catalogue.find("system-report"), variables=(variable,))
     monkeypatch.setattr(catalogue, "find", lambda name: made)
     run.shell.more["HYPRBOX_SECRET_DB"] = "tops3cret"
     done = run(*HERE, "--set", "PASSWORD=env:HYPRBOX_SECRET_DB")
-    assert (done.code, done.out) == (0, b"right\n")
+    assert done.code == 0 and done.out.startswith(b"right: ") and b"tops3cret" not in done.out
     for pointer in ("env:HYPRBOX_SECRET_NONE", "file:/etc/hyprbox/secrets/none"):
         done = run(*HERE, "--set", f"PASSWORD={pointer}", "--json")
         assert (done.code, done.error["code"]) == (121, "secret_unresolved")
