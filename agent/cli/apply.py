@@ -12,7 +12,7 @@ import click
 
 from agent.cli import names, printing, variables
 from agent.cli.api import Api
-from agent.cli.base import command, current, is_tty
+from agent.cli.base import clean, command, confirmed, current, is_tty
 from agent.cli.exits import NotThere, UsageTrouble
 from agent.cli.options import Duration, without_empty
 from agent.cli.printing import Column
@@ -127,7 +127,7 @@ def _confirmed(order: Order, risk: str, where: str) -> str:
     if order.mode == "check" or risk == "safe" or (risk == "confirm" and (order.yes or not _can_ask())):
         return order.confirm
     if risk != "dangerous":
-        click.confirm(printing.clean(f"Run {order.preset} on {where}?"), abort=True, err=True)
+        confirmed(f"Run {order.preset} on {where}?")
         return order.confirm
     if order.confirm == order.preset:
         return order.confirm
@@ -137,7 +137,7 @@ def _confirmed(order: Order, risk: str, where: str) -> str:
             code="confirm",
         )
     question = f"{order.preset} is dangerous and would run on {where}. Type its name to go on"
-    if click.prompt(printing.clean(question), err=True).strip() != order.preset:
+    if click.prompt(clean(question), err=True).strip() != order.preset:
         raise UsageTrouble("That is not its name. Nothing was run.", code="confirm")
     return order.preset
 

@@ -7,6 +7,8 @@ from typing import Any, Callable
 
 import click
 
+from agent.cli.exits import Trouble
+
 
 @dataclass
 class Settings:
@@ -85,6 +87,19 @@ def command(name: str, **options: Any) -> Callable[[Callable[..., Any]], Leaf]:
 
 def family(name: str, help: str) -> Family:
     return Family(name, help=help, params=global_options(hide=True))
+
+
+def clean(value: Any) -> str:
+    """One line of printable text. None is empty."""
+    if value is None:
+        return ""
+    return "".join(char if char.isprintable() else " " if char in "\n\t" else "?" for char in str(value))
+
+
+def confirmed(question: str) -> None:
+    """Ask a person yes or no, on stderr. Raises `Trouble` for a no."""
+    if not click.confirm(clean(question), err=True):
+        raise Trouble("Nothing was done.", code="declined")
 
 
 def is_tty(stream: Any | None) -> bool:

@@ -72,7 +72,8 @@ def show(job_id: Any, script: bool) -> None:
         printing.as_json(job)
         return
     if script:
-        printing.write(job["script"] or "")
+        script_text = job["script"] or ""
+        printing.write(printing.clean_text(script_text) if printing.is_terminal() else script_text)
         return
     printing.facts(_facts(job))
     if job["phases"]:

@@ -41,7 +41,7 @@ def remember(url: str, **found: list[str]) -> None:
         os.rename(temporary, _path())
 
 
-def _names(kind: str, path: str, key: str) -> list[str]:
+def _names(kind: str, path: str, key: str, **query: int) -> list[str]:
     from agent.cli.api import Api
     from agent.cli.base import Settings
     from agent.cli.exits import Trouble
@@ -52,7 +52,7 @@ def _names(kind: str, path: str, key: str) -> list[str]:
         if time.time() - known["at"] < FRESH_SECONDS or not api.is_logged_in:
             return list(known["names"])
         try:
-            answer = api.call("GET", path, params={"page_size": 200}, timeout=(ASK_SECONDS, ASK_SECONDS)).json()
+            answer = api.call("GET", path, params=query, timeout=(ASK_SECONDS, ASK_SECONDS)).json()
         except Trouble:
             return list(known["names"])
         found = [row[key] for row in answer["results"]]
@@ -63,7 +63,7 @@ def _names(kind: str, path: str, key: str) -> list[str]:
 
 
 def complete_nodes(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    return [name for name in _names("nodes", "/api/nodes", "node_id") if name.startswith(incomplete)]
+    return [name for name in _names("nodes", "/api/nodes", "node_id", page_size=200) if name.startswith(incomplete)]
 
 
 def complete_targets(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:

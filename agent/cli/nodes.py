@@ -10,7 +10,7 @@ import click
 
 from agent.cli import names, printing
 from agent.cli.api import Api
-from agent.cli.base import current, family, is_tty
+from agent.cli.base import confirmed, current, family, is_tty
 from agent.cli.exits import UsageTrouble
 from agent.cli.options import without_empty
 from agent.cli.printing import Column
@@ -140,8 +140,7 @@ def remove(node_id: str, yes: bool) -> None:
         if not is_tty(sys.stdin):
             raise UsageTrouble(f"Removing {node_id} cannot be undone: add --yes.", code="confirm")
         node = api.get(path_of(node_id))
-        question = f"Remove {node['node_id']} ({node['status'].lower()})? Its token ends at once."
-        click.confirm(printing.clean(question), abort=True, err=True)
+        confirmed(f"Remove {node['node_id']} ({node['status'].lower()})? Its token ends at once.")
     api.delete(path_of(node_id))
     if current().as_json:
         printing.as_json({"node_id": node_id, "removed": True})

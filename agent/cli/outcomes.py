@@ -52,7 +52,8 @@ def _end(job: Mapping[str, Any]) -> str:
 def _code(job: Mapping[str, Any]) -> str:
     if job.get("exit_code") is not None:
         return f" (exit code {job['exit_code']})"
-    return f" (signal {job['signal']})" if job.get("signal") is not None else ""
+    is_ours = job.get("reason") == "timeout" or job.get("signal") is None  # the agent's own signal is no news
+    return "" if is_ours else f" (signal {job['signal']})"
 
 
 def _rollback(job: Mapping[str, Any]) -> str:

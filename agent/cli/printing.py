@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from agent.cli.base import current, is_tty
+from agent.cli.base import clean, current, is_tty
 
 _COLOURS = {
     "ONLINE": "green", "SUCCEEDED": "green", "WARNING": "yellow", "QUEUED": "yellow", "RUNNING": "cyan",
@@ -62,13 +62,6 @@ def note(text: str) -> None:
 def say(text: str) -> None:
     """A line of the answer, for people."""
     write(clean(text) + "\n")
-
-
-def clean(value: Any) -> str:
-    """One line of printable text. None is empty."""
-    if value is None:
-        return ""
-    return "".join(char if char.isprintable() else " " if char in "\n\t" else "?" for char in str(value))
 
 
 def clean_text(text: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from agent import __version__
-from agent.cli.base import Settings, global_options
+from agent.cli.base import Settings, clean, global_options
 from agent.cli.exits import INTERRUPTED, READER_GONE, REFUSED, USAGE, Trouble
 
 # name -> (module, what it does in a few words): `--help` and completion need no more than this.
@@ -107,5 +107,5 @@ def _complain(error: Trouble, as_json: bool) -> int:
         print(json.dumps({"error": error.as_dict()}, ensure_ascii=False), file=sys.stderr)
     else:
         for sentence in error.sentences:
-            print(f"hyprbox: {sentence}", file=sys.stderr)
+            print(f"hyprbox: {clean(sentence)}", file=sys.stderr)
     return error.exit_code or REFUSED

@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.cli import printing
 from agent.cli.api import Api
-from agent.cli.base import current, is_tty
+from agent.cli.base import clean, current, is_tty
 from agent.cli.exits import INTERRUPTED, Trouble, Unreachable, exit_code_of_all
 from agent.cli.follow import Follower, Patience
 from agent.cli.outcomes import sentence
@@ -39,7 +39,7 @@ def tell_end(jobs: Iterable[dict[str, Any]]) -> int:
             if job["status"] == "SUCCEEDED":
                 printing.note(sentence(job))
             else:
-                print("hyprbox: " + printing.clean(sentence(job)), file=sys.stderr, flush=True)
+                print("hyprbox: " + clean(sentence(job)), file=sys.stderr, flush=True)
     return exit_code_of_all(jobs)
 
 
@@ -72,7 +72,7 @@ class _Watcher:
         from rich.console import Console
         from rich.text import Text
 
-        self._spinner = Console(stderr=True).status(Text(printing.clean(text)))
+        self._spinner = Console(stderr=True).status(Text(clean(text)))
         self._spinner.start()
 
     def stop(self) -> None:

@@ -210,6 +210,10 @@ class Plane:
 
     def _get_presets(self, parts: list[str], query: Any, _body: Any) -> tuple[int, Any]:
         if not parts:
+            if query:
+                raise Refusal(
+                    400, "invalid_input", "Unknown field.", fields={name: ["Unknown field."] for name in query}
+                )
             return 200, self._page(list(self.presets.values()), query)
         if parts[0] not in self.presets:
             raise Refusal(404, "unknown_preset", f"There is no preset “{parts[0]}”.")

@@ -305,8 +305,24 @@ def test_names_are_completed_and_a_second_time_without_the_server(shell):
     calls = len(shell.plane.seen)
     assert complete("hyprbox preset apply motd --target ", shell) == ["local", "web-1", "db-1"]
     assert len(shell.plane.seen) == calls
+    assert complete("hyprbox preset show mo", shell) == ["motd"]
     shell.saved.unlink()
     assert "system-report" in complete("hyprbox preset show sys", shell)  # nobody is logged in: the built-in ones
+
+
+def test_what_a_server_says_cannot_command_the_terminal(run):
+    def hostile(method: str, path: str) -> None:
+        raise Refusal(409, "conflict", "No.\x1b]52;c;Zm9v\x07\nhyprbox: all is well.")
+
+    run.shell.plane.before = hostile
+    assert run("nodes", "list").err == "hyprbox: No.?]52;c;Zm9v? hyprbox: all is well.\n"
+
+
+@pytest.mark.parametrize(("answer", "code"), [("n\n", 1), ("y\n", 0), ("", 130)])
+def test_a_person_is_asked_and_a_no_does_nothing(run, monkeypatch, answer, code):
+    monkeypatch.setattr("agent.cli.nodes.is_tty", lambda stream: True)
+    assert run("nodes", "remove", "web-1", stdin=answer).code == code
+    assert len(run.shell.plane.bodies("DELETE", "/api/nodes/web-1")) == (code == 0)
 
 
 def test_nothing_of_a_damaged_file_becomes_a_trace(run):

@@ -65,6 +65,22 @@ def test_what_is_no_longer_kept_is_said(run):
     assert run("jobs", "output", job_id).out == b"abc\xff\n"
 
 
+def test_bytes_that_fall_out_of_the_kept_tail_meanwhile_are_a_gap_and_never_others(run):
+    """The true bytes of what is no text are asked for, and by then the tail may have moved on, once or to its end."""
+    plane = run.shell.plane
+    job_id = plane.add_job([("stdout", b"\xff0123456789"), ("stdout", b"text\n"), ("stdout", b"\xfe!")])
+    moves = iter([4, 6])
+
+    def move(method: str, path: str) -> None:
+        if path.endswith("/output"):
+            plane.first["stdout"] = next(moves, plane.first["stdout"])
+
+    plane.before = move
+    done = run("jobs", "follow", job_id)
+    assert done.out == b"56789text\n\xfe!"
+    assert "6 bytes of stdout are no longer kept" in done.err
+
+
 def test_a_credential_that_died_in_the_middle_is_refreshed(run):
     plane = run.shell.plane
     job_id = plane.add_job([("stdout", b"one\n"), ("stdout", b"two\n")])
