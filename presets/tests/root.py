@@ -24,6 +24,10 @@ What it is not, and so what no test in it shows:
 - The network is a loopback of its own, without a way out. apt installs what template.DOWNLOADED names, from its cache; `apt-get update`
   warns and goes on.
 - Host names but localhost and room do not resolve.
+
+The fixture `server` gives rooms whose own systemd boots (room/boot.sh), with timers, journal and services as on a server; it takes some seconds
+more, and `play(tools=...)` has no systemctl of its own. They need a cgroup tree of version 2, beside that of version 1 or alone. The kernel and the
+network are as above; /var/lib/docker lies in memory of its own, and there is /dev/net/tun where the machine has it.
 """
 
 from __future__ import annotations
@@ -92,6 +96,7 @@ class Room:
 
     tree: Path
     folder: Path
+    booted: bool = False
 
     def play(
         self,
@@ -107,15 +112,19 @@ class Room:
         """Run `steps` in a fresh room. `tools` are bash bodies of programs that stand in for others."""
         shared = self.folder / f"room-{len(list(self.folder.glob('room-*')))}"
         (shared / "bin").mkdir(parents=True)
-        shutil.copy(_ROOM / "systemctl.py", shared / "bin" / "systemctl")
+        if not self.booted:
+            shutil.copy(_ROOM / "systemctl.py", shared / "bin" / "systemctl")
         for tool, body in (tools or {}).items():
             (shared / "bin" / tool).write_text(f"#!/bin/bash\n{body}\n")
         preset = catalogue.builtin()[name]
         for which, given in {"script": values, **(also or {})}.items():
             (shared / f"{which}.sh").write_bytes(rendering.render(preset, given).script)
         (shared / "steps.sh").write_text(f"set -eu\nWATCHED='{' '.join(watch)}'\n{_BEGIN}\n{steps}\n")
+        enter = [*_UNSHARE, BASH, str(_ROOM / "enter.sh")]
+        if self.booted:
+            enter = ["setpriv", "--pdeathsig", "KILL", BASH, str(_ROOM / "boot.sh")]
         done = subprocess.run(
-            [*_UNSHARE, BASH, str(_ROOM / "enter.sh"), str(self.tree), str(shared)],
+            [*enter, str(self.tree), str(shared)],
             env={"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin", "LC_ALL": "C.UTF-8"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -171,7 +180,7 @@ def _result(shared: Path, output: str) -> Result:
     return Result({label: int(code) for label, code in exits}, output, said, changed)
 
 
-def make_template() -> Path:
+def make_template(*, booted: bool = False) -> Path:
     """The tree that rooms are made of. Raises NoRoom where this machine cannot have them."""
     try:
         if os.geteuid() != 0 or not shutil.which("unshare"):
@@ -179,6 +188,8 @@ def make_template() -> Path:
         probe = [*_UNSHARE, BASH, "-c", "mount -t tmpfs none /mnt"]
         if subprocess.run(probe, capture_output=True, check=False).returncode != 0:
             raise NoRoom("this machine gives no namespaces to make rooms in")
-        return template.ready()
+        if booted and " cgroup2 " not in Path("/proc/self/mounts").read_text():
+            raise NoRoom("this machine has no cgroup tree of version 2 in which systemd could boot")
+        return template.ready_server() if booted else template.ready()
     except template.NoTemplate as error:
         raise NoRoom(str(error)) from None

@@ -33,6 +33,32 @@ INSTALLED = (
 DOWNLOADED = ("fail2ban", "nftables", "rsyslog", "ufw", "unattended-upgrades")
 """Lie in apt's cache with all they need, so that a preset really installs them although a room has no network."""
 
+SERVER_INSTALLED = (
+    "systemd",
+    "systemd-sysv",
+    "systemd-timesyncd",
+    "dbus",
+    "udev",
+    "curl",
+    "openssl",
+    "pebble",
+    "wireguard-go",
+)
+"""What a server has on top of that: a systemd that boots, and the other sides of what presets speak to."""
+SERVER_FETCHED = (
+    "caddy",
+    "certbot",
+    "docker.io",
+    "nginx",
+    "postgresql",
+    "prometheus",
+    "prometheus-node-exporter",
+    "redis-server",
+    "restic",
+    "iputils-ping",
+    "wireguard-tools",
+)
+
 FOLDER = Path(__file__).resolve().parents[2] / "var" / "roots"
 _FILL = Path(__file__).parent / "room" / "fill.sh"
 _MIRROR = re.compile(r"^(?:deb(?:\s+\[[^\]]*\])?|URIs:)\s+(https?://\S+/debian)/?(?:\s|$)", re.MULTILINE)
@@ -43,12 +69,21 @@ class NoTemplate(Exception):
 
 
 def ready() -> Path:
-    """The tree, made now if it is not there: that takes a minute and the network. Raises NoTemplate."""
+    """The tree of rooms, made now if it is not there: that takes a minute and the network. Raises NoTemplate."""
+    return _ready(SUITE, INSTALLED, DOWNLOADED, ())
+
+
+def ready_server() -> Path:
+    """The tree of rooms that boot: the same, and more in it. Raises NoTemplate."""
+    return _ready(f"{SUITE}-server", (*INSTALLED, *SERVER_INSTALLED), (), SERVER_FETCHED)
+
+
+def _ready(name: str, installed: tuple[str, ...], downloaded: tuple[str, ...], fetched: tuple[str, ...]) -> Path:
     if os.geteuid() != 0:
         raise NoTemplate("a Debian tree can only be made by root")
     FOLDER.mkdir(parents=True, exist_ok=True)
     bare = FOLDER / f"{SUITE}-bare"
-    full = FOLDER / f"{SUITE}-{_digest(_FILL.read_text(), *INSTALLED, '+', *DOWNLOADED)}"
+    full = FOLDER / f"{name}-{_digest(_FILL.read_text(), *installed, '+', *downloaded, '+', *fetched)}"
     with (FOLDER / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another run may be making it
         if not full.exists():
@@ -57,7 +92,7 @@ def ready() -> Path:
                 _half(bare).rename(bare)
             _run("cp", "-a", f"{bare}/.", str(_half(full)))
             _run("unshare", "--mount", "--pid", "--fork", "--kill-child", "bash", str(_FILL), str(_half(full)),
-                 " ".join(INSTALLED), " ".join(DOWNLOADED))  # fmt: skip
+                 " ".join(installed), " ".join(downloaded), " ".join(fetched))  # fmt: skip
             _half(full).rename(full)
     return full
 

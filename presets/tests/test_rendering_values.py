@@ -5,68 +5,35 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from presets import rendering
 from presets.params import MAX_VALUE_BYTES
+from presets.tests import values as driver
 from presets.tests.helpers import make_preset, run
-
-PER_SCRIPT = 250
-ANY_CHARACTER = [chr(code) for code in (*range(1, 0xD800), *range(0xE000, 0x11000))]
-NASTY = [
-    "'", '"', "`", "$", "\\", "!", "\n", "\r", "\t", "-", "--", ";", "&", "|", "<", ">", "(", ")", "{", "}", "[", "]",
-    "*", "?", "~", "#", "=", "%", " ", "  ", "\x01", "\x7f", "\x1b[31m", "\u202e", "ğ", "é", "日本", "🙂", "\ufeff",
-    "'\\''", "$'", '$"', "''", "\\\n", "EOF\n", "\nEOF\n", "${x}", "$(id)", "{{x}}", "a[$(id)]", "\n}\n", "'; id; '",
-    "readonly", "#!/bin/sh", "\u2028", "\x85", "!!", "^a^b", "a", "B", "0", "7",
-]  # fmt: skip
-
-
-def canaries(folder: Path) -> list[str]:
-    touch = f"touch {folder}/canary-$RANDOM"
-    return [
-        f"$({touch})",
-        f"`{touch}`",
-        f"'; {touch}; '",
-        f'"; {touch}; "',
-        f"\n{touch}\n",
-        f"a[$({touch})]",
-        f"| {touch}",
-    ]
-
-
-def random_value(chance: random.Random, folder: Path) -> str:
-    pieces = [chance.choice(NASTY) for _ in range(chance.randint(0, 12))]
-    if chance.random() < 0.3:
-        pieces.insert(chance.randint(0, len(pieces)), chance.choice(canaries(folder)))
-    if chance.random() < 0.2:
-        pieces.extend(chance.choices(ANY_CHARACTER, k=3))
-    return "".join(pieces)
-
-
-def strings(count: int) -> list[dict[str, object]]:
-    return [{"name": f"V{number}", "type": "string"} for number in range(count)]
-
-
-def read_back(folder: Path, values: list[str]) -> list[str]:
-    names = [f"V{number}" for number in range(len(values))]
-    body = "printf '%s\\0' " + " ".join(f'"${name}"' for name in names) + "\n"
-    preset = make_preset(variables=strings(len(values)), apply=body)
-    done = run(folder, rendering.render(preset, dict(zip(names, values, strict=True))).script, "apply")
-    assert (done.returncode, done.stderr) == (0, b"")
-    return done.stdout.decode().split("\0")[:-1]
+from presets.tests.values import PER_SCRIPT, drive, random_value, read_back
 
 
 def test_ten_thousand_random_values_arrive_byte_for_byte_and_none_of_them_runs(tmp_path: Path) -> None:
+    assert drive(tmp_path, 10_000, seed=20240607) == (10_000, [])
+
+
+def test_many_of_the_random_values_are_commands_that_would_leave_a_trace(tmp_path: Path) -> None:
     chance = random.Random(20240607)
-    values = [random_value(chance, tmp_path) for _ in range(10_000)]
-    assert sum("canary" in value for value in values) > 2_000
+    assert sum("canary" in random_value(chance, tmp_path) for _ in range(10_000)) > 2_000
 
-    for start in range(0, len(values), PER_SCRIPT):
-        batch = values[start : start + PER_SCRIPT]
-        assert read_back(tmp_path, batch) == batch
 
-    assert list(tmp_path.glob("canary*")) == []
+def test_a_quoting_that_lets_values_out_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendering, "quote", lambda value: '"' + value.replace('"', "'") + '"')
+    monkeypatch.setattr(driver, "NASTY", ["a", " "])
+    monkeypatch.setattr(driver, "ANY_CHARACTER", ["b"])
+    monkeypatch.setattr(driver, "canaries", lambda folder: [f"$(touch {folder}/canary)"])
+    driven, violations = drive(tmp_path, 2_000, seed=1)
+    assert driven == PER_SCRIPT, "it ends at the first trace"
+    assert any("left ['canary']" in sentence for sentence in violations)
+    assert any("came back as" in sentence for sentence in violations)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

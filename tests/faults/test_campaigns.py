@@ -40,12 +40,13 @@ def test_a_network_that_loses_every_fifth_answer_loses_and_doubles_nothing() -> 
 
 def test_prove_runs_for_a_while_and_gives_its_verdict() -> None:
     done = subprocess.run(
-        [ROOT / "script/prove", "--seed", "7", "--minutes", "0.5"],
+        [ROOT / "script/prove", "--seed", "7", "--minutes", "0.5", "--values", "1000"],
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     told = dict(re.findall(r"^(\w+) {2,}(\S+)", done.stdout, re.MULTILINE))
     assert done.returncode == 0, _verdict_first(done.stdout + done.stderr)
     assert (told["seed"], told["violations"]) == ("7", "0")
+    assert re.search(r"^1,000 values .*: 0 violations", done.stdout, re.MULTILINE)
     assert int(told["jobs"]) > 20
     assert int(told["kills"]) > 3
     assert int(told["faults"]) > 10
@@ -54,7 +55,7 @@ def test_prove_runs_for_a_while_and_gives_its_verdict() -> None:
 
 def test_prove_stops_on_ctrl_c_with_a_verdict_and_leaves_nothing() -> None:
     process = subprocess.Popen(
-        [ROOT / "script/prove", "--seed", "8", "--minutes", "30"],
+        [ROOT / "script/prove", "--seed", "8", "--minutes", "30", "--values", "0"],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     try:
@@ -80,7 +81,7 @@ def test_prove_tells_a_violation_and_ends_with_1(
     monkeypatch.setattr(prove, "stack", partial(stack, planted_bug="text_output"))
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        assert prove.main(["--seed", "9", "--minutes", "0.1"]) == 1
+        assert prove.main(["--seed", "9", "--minutes", "0.1", "--values", "0"]) == 1
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -1,4 +1,5 @@
-# Puts packages into a bare tree: bash fill.sh TREE "INSTALLED ..." "DOWNLOADED ..."
+# Puts packages into a bare tree: bash fill.sh TREE "INSTALLED ..." "DOWNLOADED ..." "FETCHED ..."
+# FETCHED are downloaded at one go and without what they recommend.
 # Runs in mounts and processes of its own, with the machine's network.
 set -eu
 tree=$1
@@ -25,6 +26,8 @@ for package in $3; do
   get install --download-only "$package"
   get install --download-only --install-recommends "$package"
 done
+# shellcheck disable=SC2086  # a list of words
+if [[ -n $4 ]]; then get install --download-only $4; fi
 
 rm -f "$tree/usr/sbin/policy-rc.d" "$tree/etc/resolv.conf" "$tree/etc/apt/apt.conf.d/90proxy"
 rm -f "$tree"/etc/ssh/ssh_host_*_key*
