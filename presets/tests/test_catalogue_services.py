@@ -256,7 +256,7 @@ def test_a_real_journal_keeps_to_its_limit(server: Room) -> None:
         "journald-limit",
         {"MAX_USE_MB": 64, "MAX_AGE": "7d"},
         facts="systemctl is-active systemd-journald; logger -t room heard; sleep 0.2; journalctl -q -t room -n 1 -o cat",
-        breaks="echo '[Journal]' >/etc/systemd/journald.conf.d/90-other.conf; echo SystemMaxUse=1G >>/etc/systemd/journald.conf.d/90-other.conf",
+        breaks="sed -i s/64M/1G/ /etc/systemd/journald.conf.d/60-hyprbox.conf; systemctl restart systemd-journald",
         timeout=300,
     )
     assert "SystemMaxUse is 64M, MaxRetentionSec is 604800" in result.said["second"]
