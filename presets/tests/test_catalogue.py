@@ -20,7 +20,8 @@ NO_ROLLBACK = {
     "system-update": "packages are not downgraded",
     "disk-cleanup": "what is deleted does not come back",
 }
-UNTRIED = {}
+UNTRIED: dict[str, str] = {}
+"""Presets that no test beside this one runs, with the reason."""
 NEWER_ONLY = {
     "caddy-reverse-proxy": "Debian 11 and Ubuntu 22.04 have no package of Caddy",
 }

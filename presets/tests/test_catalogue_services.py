@@ -213,7 +213,7 @@ def test_prometheus_watches_this_server(server: Room) -> None:
         undone="[[ $(ss -Hltn | grep -cE ':(9090|9100) ') == 0 ]]",
     )
     assert "collects the figures of this server" in result.said["verify"]
-    assert "Of the other servers, 1 do not answer" in result.said["verify"]
+    assert "Of the other servers, 1 of 1 do not answer" in result.said["verify"]
 
 
 OTHER_SIDE = """
