@@ -18,6 +18,7 @@ from audit import services as audit
 from audit.actions import Action
 from hyprbox.lib import opaque
 from hyprbox.lib.actors import CAPABILITIES, SCOPES, Actor, Capability, Scope, require
+from hyprbox.lib.db import database_now
 from hyprbox.lib.errors import Conflict, InvalidInput
 
 LONGEST = timedelta(days=366)
@@ -79,10 +80,11 @@ def revoke_key(*, by: Actor, key_id: uuid.UUID) -> ApiKey:
     """End a key at once; an admin ends anyone's. Raises `UnknownKey`."""
     require(by, Capability.OWN_ACCOUNT)
     keys = live_keys() if by.can(Capability.MANAGE_USERS) else live_keys().filter(user_id=by.id)
-    key = sealed.lock(keys.filter(pk=key_id).select_related("user"))
+    key = keys.filter(pk=key_id).select_related("user").select_for_update(of=("self",)).first()
     if key is None:
         raise UnknownKey()
-    key.revoked_at = timezone.now()
+    # Its seal is not asked: whatever else was done to it, revoked it opens nothing.
+    key.revoked_at = database_now()
     sealed.save(key, "revoked_at")
     detail = {"name": key.name, "prefix": key.prefix, "owner": key.user.email}
     audit.record(Action.KEY_REVOKED, by=by, target=f"key:{key.pk}", detail=detail, row=key)

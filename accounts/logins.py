@@ -9,6 +9,7 @@ from django.db.models.functions import Now
 
 from accounts.errors import UnknownSession, UnknownUser
 from accounts.models import PageSession, RefreshFamily, User
+from audit import sealed
 from audit import services as audit
 from audit.actions import Action
 from hyprbox.lib.actors import Actor, Capability, require
@@ -33,10 +34,14 @@ def end_session(*, by: Actor, session_id: uuid.UUID) -> None:
     audit.record(Action.SESSION_ENDED, by=by, target=f"user:{row.user or 'anonymous'}", detail=detail)
 
 
-def end_all(user: User, *, but: str = "") -> None:
-    """Every token and page session of a user dies, all in the caller's transaction; but that of the session `but`."""
-    User.objects.filter(pk=user.pk).update(token_version=user.token_version + 1)
+def end_all(user: User, *changed: str, but: str = "") -> None:
+    """Every token and page session of a user dies, all in the caller's transaction; but that of the session `but`.
+
+    The user is locked and checked; fields that were `changed` on it are written along, and the caller's audit entry
+    names it as `row`.
+    """
     user.token_version += 1
+    sealed.save(user, "token_version", *changed)
     PageSession.objects.filter(user=user).exclude(pk=but or None).delete()
     families = RefreshFamily.objects.filter(user=user, revoked_at=None)
     families.exclude(pk=but or None).update(revoked_at=Now())
@@ -48,9 +53,15 @@ def end_all(user: User, *, but: str = "") -> None:
 def end_all_of(*, by: Actor, user_id: uuid.UUID) -> User:
     """An admin signs someone out everywhere. Raises `UnknownUser`."""
     require(by, Capability.MANAGE_USERS)
-    user = User.objects.select_for_update().filter(pk=user_id).first()
+    kept = locked(user_id)
+    end_all(kept)
+    audit.record(Action.LOGOUT_DONE, by=by, target=f"user:{kept.email}", detail={"everywhere": True}, row=kept)
+    return kept
+
+
+def locked(user_id: uuid.UUID | str) -> User:
+    """The user, until the transaction ends. Raises `UnknownUser`, `RowTampered`."""
+    user = sealed.lock(User.objects.filter(pk=user_id))
     if user is None:
         raise UnknownUser()
-    end_all(user)
-    audit.record(Action.LOGOUT_DONE, by=by, target=f"user:{user.email}", detail={"everywhere": True})
     return user

@@ -20,8 +20,10 @@ class UserManager(BaseUserManager["User"]):
         return self.get(email__iexact=username)
 
 
-class User(AbstractBaseUser):
+class User(Sealed, AbstractBaseUser):
     """Someone who logs in. `token_version` is in every token: raising it ends all of them at once."""
+
+    SEALED = ("email", "password", "role", "is_active", "token_version")
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     email = models.EmailField(max_length=254, unique=True)
@@ -124,6 +126,8 @@ class RefreshFamily(Login):
 class ApiKey(Sealed):
     """A program's way in, on behalf of a person: never more than its scopes, never more than the person's role."""
 
+    SEALED = ("user_id", "prefix", "digest", "scopes", "expires_at", "revoked_at")
+
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="api_keys")
     name = models.CharField(max_length=120)
@@ -134,8 +138,6 @@ class ApiKey(Sealed):
     expires_at = models.DateTimeField()
     revoked_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
-
-    SEALED = ("user_id", "prefix", "digest", "scopes", "expires_at", "revoked_at")
 
     class Meta:
         ordering: ClassVar = ["-created_at"]

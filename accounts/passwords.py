@@ -72,12 +72,11 @@ def set_password(*, by: Actor, email: str, password: str) -> User:
 def _store(user: User, password: str, *, by: Actor, action: Action, but: str = "") -> User:
     digest = hashing.hashed(password)
     with transaction.atomic():
-        kept = User.objects.select_for_update().get(pk=user.pk)
-        User.objects.filter(pk=kept.pk).update(password=digest)
+        kept = logins.locked(user.pk)
         kept.password = digest
-        logins.end_all(kept, but=but)
+        logins.end_all(kept, "password", but=but)
         PasswordReset.objects.filter(user=kept, used_at=None).update(used_at=Now())
-        audit.record(action, by=by, target=f"user:{kept.email}")
+        audit.record(action, by=by, target=f"user:{kept.email}", row=kept)
     rates.forget(rates.account_key(str(kept.pk)))
     return kept
 
@@ -121,10 +120,10 @@ def confirm_reset(*, secret: str, new: str, by: Actor) -> User:
     with transaction.atomic():
         if not PasswordReset.objects.filter(pk=reset.pk, used_at=None).update(used_at=Now()):
             raise LinkInvalid()
-        user = User.objects.select_for_update().get(pk=reset.user_id)
-        User.objects.filter(pk=user.pk).update(password=digest)
-        logins.end_all(user)
+        user = logins.locked(reset.user_id)
+        user.password = digest
+        logins.end_all(user, "password")
         PasswordReset.objects.filter(user=user, used_at=None).update(used_at=Now())
-        audit.record(Action.PASSWORD_RESET, by=by, target=f"user:{user.email}")
+        audit.record(Action.PASSWORD_RESET, by=by, target=f"user:{user.email}", row=user)
     rates.forget(rates.account_key(str(user.pk)))
     return user

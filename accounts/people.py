@@ -24,6 +24,7 @@ from accounts.errors import (
 )
 from accounts.models import Invitation, User
 from accounts.selectors import find_by_email
+from audit import sealed
 from audit import services as audit
 from audit.actions import Action
 from hyprbox.lib import opaque
@@ -76,10 +77,11 @@ def _insert(user: User, digest: str, *, by: Actor, **detail: Any) -> User:
     user.password = digest
     try:
         with transaction.atomic():
-            user.save(force_insert=True)
+            sealed.create(user)
     except IntegrityError:
         raise EmailTaken() from None
-    audit.record(Action.USER_CREATED, by=by, target=f"user:{user.email}", detail={"role": user.role, **detail})
+    said = {"role": user.role, **detail}
+    audit.record(Action.USER_CREATED, by=by, target=f"user:{user.email}", detail=said, row=user)
     return user
 
 
@@ -177,7 +179,7 @@ def change_user(
     """
     require(by, Capability.MANAGE_USERS)
     _one_at_a_time()
-    user = _locked(user_id)
+    user = logins.locked(user_id)
     given = {"role": role, "is_active": is_active, "name": name if name is None else _checked_name(name)}
     changed = {key: value for key, value in given.items() if value is not None and value != getattr(user, key)}
     if role is not None and role not in Role.values:
@@ -186,15 +188,16 @@ def change_user(
         raise InvalidInput(fields={"name": ["A name has at least one character."]})
     if not changed:
         return user
+    for key, value in changed.items():
+        setattr(user, key, value)
     if {"role", "is_active"} & set(changed):
         _check_not_oneself(by, user)
-        for key, value in changed.items():
-            setattr(user, key, value)
-        logins.end_all(user)
-    User.objects.filter(pk=user.pk).update(**changed)
+        logins.end_all(user, *changed)
+    else:
+        user.save(update_fields=list(changed))
     _check_an_admin_is_left()
     user.refresh_from_db()
-    audit.record(Action.USER_CHANGED, by=by, target=f"user:{user.email}", detail=changed)
+    audit.record(Action.USER_CHANGED, by=by, target=f"user:{user.email}", detail=changed, row=user)
     return user
 
 
@@ -237,19 +240,18 @@ def change_email(*, by: Actor, email: str, password: str) -> tuple[User, str]:
         before = user.email
         try:
             with transaction.atomic():
-                User.objects.filter(pk=user.pk).update(email=email)
+                user.email = email
+                sealed.save(user, "email")
         except IntegrityError:
             raise EmailTaken() from None
-        user.email = email
-        audit.record(
-            Action.USER_CHANGED, by=by, target=f"user:{email}", detail={"email": email, "email_before": before}
-        )
+        detail = {"email": email, "email_before": before}
+        audit.record(Action.USER_CHANGED, by=by, target=f"user:{email}", detail=detail, row=user)
     return user, before
 
 
 def _own(by: Actor, *, lock: bool = False) -> User:
-    users = User.objects.select_for_update() if lock else User.objects.all()
-    user = users.filter(pk=by.id or None, is_active=True).first()
+    found = User.objects.filter(pk=by.id or None, is_active=True)  # type: ignore[misc]
+    user = sealed.lock(found) if lock else sealed.first(found)
     if user is None:
         raise NotAuthenticated()
     return user

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
 from django.conf import settings
 from django.db.models import F, QuerySet
@@ -14,8 +15,10 @@ from django.db.models.functions import Now
 from accounts.models import ApiKey, Invitation, PageSession, RefreshFamily, User
 from accounts.programs import program_of
 from audit import sealed
+from audit import services as audit
 from hyprbox.lib import opaque
 from hyprbox.lib.actors import Actor, Capability, require
+from hyprbox.lib.rowmac import RowTampered, Sealed
 
 KEY_SCHEME = "hbak_"
 
@@ -23,7 +26,7 @@ KEY_SCHEME = "hbak_"
 def find_active(user_id: str) -> User | None:
     """The user, unless there is none or it was disabled."""
     try:
-        return User.objects.filter(pk=uuid.UUID(user_id), is_active=True).first()
+        return _sound(sealed.with_newest(User.objects.filter(pk=uuid.UUID(user_id), is_active=True)).first())
     except ValueError:
         return None
 
@@ -31,15 +34,38 @@ def find_active(user_id: str) -> User | None:
 def find_by_email(email: str) -> User | None:
     if "\0" in email:
         return None
-    return User.objects.filter(email__iexact=email.strip()).first()
+    return _sound(sealed.with_newest(User.objects.filter(email__iexact=email.strip())).first())
+
+
+S = TypeVar("S", bound=Sealed)
+
+
+def _sound(row: S | None) -> S | None:
+    """The row, unless it is not as HyprBox left it: then there is none, and the log is told."""
+    if row is None:
+        return None
+    try:
+        sealed.check(row)
+    except RowTampered as error:
+        audit.note_tampered(error)
+        return None
+    return row
+
+
+def _owner(row: RefreshFamily | ApiKey) -> User | None:
+    """The user that came with the row, with `user_version` for the seal."""
+    row.user.newest_version = row.user_version  # type: ignore[union-attr, attr-defined]
+    return _sound(row.user)
 
 
 def find_family(family_id: str, user_id: str) -> RefreshFamily | None:
     """A family that still holds, with its user: neither ended nor expired, and of no earlier `token_version`."""
     try:
-        return live_families().filter(pk=uuid.UUID(family_id), user_id=uuid.UUID(user_id)).first()
+        families = live_families().filter(pk=uuid.UUID(family_id), user_id=uuid.UUID(user_id))
     except ValueError:
         return None
+    family = families.annotate(user_version=sealed.newest_of(User, "user_id")).first()
+    return family if family is not None and _owner(family) is not None else None
 
 
 def live_families() -> QuerySet[RefreshFamily]:
@@ -62,11 +88,10 @@ def find_key(token: str) -> ApiKey | None:
     prefix = opaque.prefix_of(KEY_SCHEME, token)
     if not prefix:
         return None
-    found = sealed.with_newest(live_keys().filter(prefix=prefix, user__is_active=True).select_related("user"))
+    found = live_keys().filter(prefix=prefix, user__is_active=True).select_related("user")
+    found = sealed.with_newest(found.annotate(user_version=sealed.newest_of(User, "user_id")))
     key = next((key for key in found if opaque.matches(key.digest, token)), None)
-    if key is not None:
-        sealed.check(key)
-    return key
+    return key if _sound(key) is not None and key is not None and _owner(key) is not None else None
 
 
 def actor_for(

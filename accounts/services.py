@@ -136,9 +136,11 @@ def _revoke_reused(family: RefreshFamily, by: Actor) -> None:
 @transaction.atomic
 def log_out(*, by: Actor, refresh_token: str = "", everywhere: bool = False) -> None:
     """End what the caller came with and the family of `refresh_token`; with `everywhere` all of the caller's."""
+    user = None
     if everywhere and by.kind is Kind.USER:
         require(by, Capability.OWN_ACCOUNT)
-        logins.end_all(User.objects.select_for_update().get(pk=by.id))
+        user = logins.locked(by.id)
+        logins.end_all(user)
     ended = RefreshFamily.objects.none()
     if refresh_token:
         ended |= RefreshFamily.objects.filter(pk=jwt.read_refresh(refresh_token).family)
@@ -146,7 +148,8 @@ def log_out(*, by: Actor, refresh_token: str = "", everywhere: bool = False) -> 
         ended |= RefreshFamily.objects.filter(pk=by.session)
     ended.filter(revoked_at=None).update(revoked_at=Now())
     if by.is_known:
-        audit.record(Action.LOGOUT_DONE, by=by, target=f"user:{by.name}", detail={"everywhere": everywhere})
+        detail = {"everywhere": everywhere}
+        audit.record(Action.LOGOUT_DONE, by=by, target=f"user:{by.name}", detail=detail, row=user)
 
 
 def whoami(*, by: Actor) -> User:

@@ -25,6 +25,7 @@ __all__ = [
     "create",
     "first",
     "lock",
+    "newest_of",
     "save",
     "seal_existing",
     "with_newest",
@@ -38,11 +39,19 @@ NEWEST = "(SELECT max(subject_version) FROM audit_event WHERE subject_version IS
 
 def with_newest(rows: QuerySet[M]) -> QuerySet[M]:
     """The same rows, each with `newest_version`, in the same query: `check` needs no other."""
-    subject = Concat(Value(f"{rows.model._meta.db_table}:"), Cast(OuterRef("pk"), TextField()))
-    known = Event.objects.filter(subject=subject, subject_version__isnull=False).order_by("-subject_version")
-    annotated: Any = rows.annotate(newest_version=Subquery(known.values("subject_version")[:1]))
+    annotated: Any = rows.annotate(newest_version=newest_of(rows.model))
     found: QuerySet[M] = annotated
     return found
+
+
+def newest_of(model: type[Sealed], path: str = "pk") -> Subquery:
+    """The newest version of the row that `path`, its primary key in another query, leads to.
+
+    Put it on the row itself as `newest_version` before `check`.
+    """
+    subject = Concat(Value(f"{model._meta.db_table}:"), Cast(OuterRef(path), TextField()))
+    known = Event.objects.filter(subject=subject, subject_version__isnull=False).order_by("-subject_version")
+    return Subquery(known.values("subject_version")[:1])
 
 
 def check(row: Sealed) -> None:

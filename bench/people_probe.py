@@ -8,12 +8,19 @@ import django
 
 django.setup()
 
+from django.db import transaction
+
 from accounts import jwt
 from accounts.models import User
-from hyprbox.lib.actors import Role
+from audit import sealed
+from audit import services as audit
+from audit.actions import Action
+from hyprbox.lib.actors import Actor, Role
 
 for number in range(int(sys.argv[1])):
     user = User(email=f"viewer-{number}@example.com", name=f"Viewer {number}", role=Role.VIEWER)
     user.set_unusable_password()
-    user.save()
+    with transaction.atomic():
+        sealed.create(user)
+        audit.record(Action.USER_CREATED, by=Actor.system("bench"), target=f"user:{user.email}", row=user)
     print(jwt.access_token(user))

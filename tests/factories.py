@@ -34,7 +34,9 @@ EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 def make_user(name: str, role: str = Role.VIEWER, **over: Any) -> User:
     user = User(email=f"{name}@example.com", name=name.title(), role=role, **over)
     user.set_password(PASSWORD)
-    user.save()
+    with transaction.atomic():
+        sealed.create(user)
+        audit.record(Action.ROW_SEALED, by=SYSTEM, target="test", row=user)
     return user
 
 

@@ -9,11 +9,18 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from django.contrib.auth.hashers import make_password
 from django.core.management import call_command
 from django.db import connection, transaction
+from django.test import Client
 
+from accounts import passwords, people
+from accounts.errors import LinkInvalid
+from accounts.models import RateCounter, User
 from audit.models import Event
 from hyprbox import integrity
+from hyprbox.lib import opaque
+from hyprbox.lib.actors import Actor
 from jobs.models import Job
 from nodes.models import Node
 from tests import factories
@@ -114,6 +121,75 @@ def test_an_edited_token_cannot_be_rotated_but_revoked(db: None, web_1: Node) ->
     assert NodeToken.objects.count() == 1
     services.revoke_token(by=factories.SYSTEM, token_id=row.pk)
     assert not selectors.list_tokens(by=factories.SYSTEM).usable().exists()
+
+
+USERS: dict[str, str] = {
+    "another role": "role = 'admin'",
+    "another password": "password = %(theirs)s",
+    "active again": "is_active = TRUE",
+    "an earlier token version": "token_version = token_version - 1",
+    "another address": "email = 'eve@example.com'",
+    "no seal": "mac = '', row_version = 0",
+}
+
+
+def test_no_edited_user_logs_in_or_is_known(db: None, api: ApiClient, otto: User, vera: User) -> None:
+    theirs = make_password("of the attacker 123")
+    factories.leave(otto, token_version=2)
+    for name, change in USERS.items():
+        with suppress(Undo), transaction.atomic():
+            if name == "active again":
+                factories.leave(otto, is_active=False)
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    f"UPDATE accounts_user SET {change} WHERE id = %(id)s", {"id": otto.pk, "theirs": theirs}
+                )
+            otto.refresh_from_db()
+            assert api.by(otto).get("/api/auth/me").status_code == 401, name
+            for password in (factories.PASSWORD, "of the attacker 123"):
+                answer = api.post("/api/auth/login", {"email": otto.email, "password": password})
+                assert (answer.status_code, answer.json()["error"]["code"]) == (401, "wrong_credentials"), name
+            assert bad() == [f"accounts_user:{otto.pk}"], name
+            RateCounter.objects.all().delete()
+            raise Undo
+        otto.refresh_from_db()
+    assert api.by(otto).get("/api/auth/me").status_code == 200
+    assert api.by(vera).get("/api/auth/me").status_code == 200
+
+
+def test_a_page_session_ends_when_its_user_is_edited(db: None, client: Client, otto: User) -> None:
+    client.post("/login/", {"email": otto.email, "password": factories.PASSWORD})
+    assert client.get("/").status_code == 200
+    sql("UPDATE accounts_user SET role = 'admin' WHERE id = %s", otto.pk)
+    assert client.get("/").status_code == 302
+    assert Event.objects.filter(action="row.tampered", target=f"accounts_user:{otto.pk}").count() == 1
+
+
+def test_no_key_or_link_that_was_made_up_works(db: None, api: ApiClient, ada: User) -> None:
+    key = opaque.issue("hbak_")
+    sql(
+        "INSERT INTO accounts_apikey (id, user_id, name, prefix, digest, scopes, created_at, expires_at, mac, row_version)"
+        " VALUES (gen_random_uuid(), %s, 'x', %s, %s, '{admin}', now(), now() + interval '1 day', '', 1)",
+        ada.pk, key.prefix, key.digest,
+    )  # fmt: skip
+    assert api.agent(key.token).get("/api/auth/me").status_code == 401
+    secret, digest = opaque.issue_link("invitation", "eve@example.com", "viewer")
+    sql(
+        "INSERT INTO accounts_invitation (id, email, role, digest, invited_by, created_at, expires_at)"
+        " VALUES (gen_random_uuid(), 'eve@example.com', 'admin', %s, 'ada', now(), now() + interval '1 day')",
+        digest,
+    )
+    with pytest.raises(LinkInvalid):
+        people.accept_invitation(secret=secret, name="Eve", password=factories.PASSWORD, by=Actor.anonymous())
+    sql(
+        "INSERT INTO accounts_passwordreset (id, user_id, digest, created_at, expires_at)"
+        " VALUES (gen_random_uuid(), %s, %s, now(), now() + interval '1 hour')",
+        ada.pk, digest,
+    )  # fmt: skip
+    with pytest.raises(LinkInvalid):
+        passwords.confirm_reset(secret=secret, new=factories.PASSWORD, by=Actor.anonymous())
+    assert len(bad()) == 1  # links bear their facts, signed, in themselves
+    assert User.objects.count() == 1
 
 
 def _set(name: str) -> Callable[[Job], None]:

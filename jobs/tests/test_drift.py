@@ -21,7 +21,7 @@ from jobs.models import DriftCheck, Job, Pin
 from nodes.models import Node
 from presets import services as presets
 from presets.tests.test_custom import TEXT
-from tests.factories import as_actor, make_node, make_user
+from tests.factories import as_actor, leave, make_node, make_user
 
 LATE = datetime(2026, 3, 4, 23, 59, tzinfo=UTC)
 
@@ -129,7 +129,7 @@ def test_two_workers_at_once_queue_each_check_once(pin: Pin) -> None:
     [({"is_active": False}, "was disabled"), ({"role": Role.VIEWER}, "may not run jobs any more")],
 )
 def test_an_owner_without_rights_pauses_the_pin(pin: Pin, ada: User, change: dict[str, Any], sentence: str) -> None:
-    User.objects.filter(pk=ada.pk).update(**change)
+    leave(ada, **change)
     assert drift.queue_due(LATE) == drift.queue_due(LATE) == 0
     assert sentence in why(pin)
     (event,) = Event.objects.filter(action="pin.paused")
@@ -137,7 +137,7 @@ def test_an_owner_without_rights_pauses_the_pin(pin: Pin, ada: User, change: dic
 
 
 def test_another_admin_takes_a_paused_pin_over(pin: Pin, ada: User, db: None) -> None:
-    User.objects.filter(pk=ada.pk).update(is_active=False)
+    leave(ada, is_active=False)
     drift.queue_due(LATE)
     grace = make_user("grace", Role.ADMIN)
     drift.resume_pin(by=as_actor(grace), pin_id=pin.pk)
