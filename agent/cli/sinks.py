@@ -45,6 +45,7 @@ class Sink:
     """stdout to stdout, stderr to stderr. `label`: who wrote it, before each line, when several jobs are followed."""
 
     _lock = threading.Lock()
+    _mid_line = False  # of stderr, or of the terminal that both are
 
     def __init__(self, label: str = "") -> None:
         self._label = f"{label} | ".encode() if label else b""
@@ -62,6 +63,13 @@ class Sink:
         with self._lock:
             sys.stdout.flush()
             print(f"hyprbox: {missing:,} bytes of {stream} are no longer kept.", file=sys.stderr, flush=True)
+
+    @classmethod
+    def new_line(cls, *, is_wanted: bool) -> None:
+        """All is written; a sentence of ours that follows must not continue a line of a job's."""
+        if cls._mid_line and is_wanted:
+            print(file=sys.stderr)
+        cls._mid_line = False
 
     def close(self) -> None:
         """What ended without a line end, and what could have been the beginning of a character."""
@@ -87,3 +95,5 @@ class Sink:
             target.flush()
             target.buffer.write(data)
             target.buffer.flush()
+            if stream == "stderr" or is_tty(sys.stdout):
+                Sink._mid_line = not data.endswith(b"\n")

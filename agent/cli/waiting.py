@@ -35,6 +35,7 @@ def tell_end(jobs: Iterable[dict[str, Any]]) -> int:
     """A sentence for each job that did not succeed, for the others only where a person looks; returns the exit code."""
     jobs = list(jobs)
     if not current().as_json:
+        Sink.new_line(is_wanted=is_tty(sys.stderr) or any(job["status"] != "SUCCEEDED" for job in jobs))
         for job in jobs:
             if job["status"] == "SUCCEEDED":
                 printing.note(sentence(job))

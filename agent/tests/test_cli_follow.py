@@ -133,6 +133,13 @@ def test_the_end_is_the_exit_code_and_a_sentence(run, over, code, words):
     assert (told.code, told.json["stdout"], told.err) == (code, "out", "")
 
 
+def test_our_sentence_does_not_continue_a_line_of_the_jobs(run):
+    failed = {"status": "FAILED", "reason": "exit", "exit_code": 2}
+    done = run("jobs", "follow", run.shell.plane.add_job([("stderr", b"half a line")], **failed))
+    assert done.err.startswith("half a line\nhyprbox: web-1: failed")
+    assert run("jobs", "follow", run.shell.plane.add_job([("stderr", b"half a line")])).err == "half a line"
+
+
 def test_a_rollback_is_told(run):
     phases = [{"name": name, "exit_code": code, "skipped": False} for name, code in [("verify", 1), ("rollback", 2)]]
     over = {"status": "FAILED", "reason": "verify_failed", "exit_code": 1, "phases": phases}
