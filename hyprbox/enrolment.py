@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from urllib.parse import urlsplit
 
+from django.conf import settings
 from django.db import transaction
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -37,6 +39,11 @@ class Enrolment:
     def hint(self) -> str:
         """What keeps the command from installing the agent, too; empty when nothing does."""
         return "" if installer.agent_sha256() else installer.NOT_BUILT
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the address in the command is one of this very machine, where other servers cannot reach it."""
+        return (urlsplit(settings.HYPRBOX_PUBLIC_URL).hostname or "") in ("127.0.0.1", "::1", "localhost")
 
 
 @transaction.atomic

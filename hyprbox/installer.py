@@ -17,8 +17,8 @@ from hyprbox.management import agent_file
 
 SCRIPT = settings.BASE_DIR / "deploy" / "install.sh"
 NOT_BUILT = (
-    "The agent's file has not been built here yet. `script/server` does it in the background within a minute or two; "
-    "elsewhere run `script/build-agent`. Then create a token: its command does everything."
+    "The agent's file has not been built here yet. script/server does it in the background within a minute or two; "
+    "elsewhere run script/build-agent. Then create another token: its command installs the agent, too."
 )
 
 
@@ -86,7 +86,7 @@ class Command:
         return (
             f"""(f=$(mktemp); trap 'rm -f "$f"' EXIT; """
             f'if command -v curl >/dev/null; then curl -fsSL {address}; else wget -nv -O- {address}; fi >"$f" || exit; '
-            f'echo "{script_hash}  $f" | sha256sum -c --status || {{ '
+            f'[ "$(sha256sum <"$f" | cut -c1-64)" = {script_hash} ] || {{ '
             f"echo 'install.sh has changed since this command was made: create a new token.' >&2; exit 1; }}; "
             f'{self.settings} HYPRBOX_AGENT_SHA256={agent_hash} bash "$f")'
         )

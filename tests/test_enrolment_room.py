@@ -163,7 +163,7 @@ def test_what_is_wrong_is_one_sentence_and_changes_nothing(
 
     line = command_of(good)
     script_hash, keys_hash, agent_hash = (
-        line.split('echo "')[1][:64],
+        line.split('" = ')[1][:64],
         *(line.split(f"HYPRBOX_{name}_SHA256=")[1][:64] for name in ("KEYS", "AGENT")),
     )
     lines = {

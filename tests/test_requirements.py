@@ -14,7 +14,7 @@ from tests.house import ROOT
 
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-EXTRAS = {"agent": [], "agent-test": ["test"], "server": ["server"], "dev": ["server", "test", "dev"]}
+EXTRAS = {"agent": [], "agent-file": [], "agent-test": ["test"], "server": ["server"], "dev": ["server", "test", "dev"]}
 
 
 def pinned(lock: str) -> dict[str, set[str]]:

@@ -36,7 +36,8 @@ def test_the_command_has_the_hashes_of_what_is_served(built: Callable[[bytes], s
     made = enrolment.enrol(by=SYSTEM, name="web-1", node_id="web-1")
     script = client.get("/install.sh")
     assert script["Content-Type"].startswith("text/plain") and script["Cache-Control"] == "no-store"
-    assert f'"{hashlib.sha256(script.content).hexdigest()}  $f"' in made.install_command
+    assert f'" = {hashlib.sha256(script.content).hexdigest()} ]' in made.install_command
+    assert "  " not in made.install_command, "a page shows two spaces as one, and people copy what they see"
     assert f"HYPRBOX_AGENT_SHA256={sha256} " in made.install_command
     assert f"HYPRBOX_KEYS_SHA256={signing.key_set_sha256()} " in made.install_command
     assert f"HYPRBOX_NODE_TOKEN={made.plaintext} " in made.install_command
