@@ -27,6 +27,8 @@ INSTALLED = (
     "openssh-server",
     "procps",
     "python3",
+    "python3-apt",
+    "python3-dbus",
     "sudo",
 )
 """In every room from the start: what a server has, and what takes long to install."""

@@ -14,7 +14,7 @@ cp /etc/resolv.conf "$tree/etc/resolv.conf"
 # Nothing is started while packages are put in, and nobody waits for the disk: a broken tree is thrown away.
 printf '#!/bin/sh\nexit 101\n' >"$tree/usr/sbin/policy-rc.d"
 chmod 755 "$tree/usr/sbin/policy-rc.d"
-echo force-unsafe-io >"$tree/etc/dpkg/dpkg.cfg.d/unsafe-io"
+printf '%s\n' force-unsafe-io path-exclude=/usr/share/{man,doc,locale}/* >"$tree/etc/dpkg/dpkg.cfg.d/room"
 
 inside() { chroot "$tree" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"; }
 get() { inside apt-get -y -q --no-install-recommends "$@"; }
@@ -28,6 +28,18 @@ for package in $3; do
 done
 # shellcheck disable=SC2086  # a list of words
 if [[ -n $4 ]]; then get install --download-only $4; fi
+
+# apt reads the whole list at every call: only what can be installed here is left in it.
+names=$(inside dpkg-query -W -f '${Package}\n' && find "$tree/var/cache/apt/archives" -name '*.deb' -printf '%f\n' | cut -d _ -f 1)
+for list in "$tree"/var/lib/apt/lists/*_Packages; do
+  names=$names awk '
+    BEGIN { RS = ""; ORS = "\n\n"; count = split(ENVIRON["names"], all, "\n"); for (i = 1; i <= count; i++) wanted[all[i]] = 1 }
+    { split($0, line, "\n"); if (substr(line[1], 10) in wanted) print }
+  ' "$list" >"$list.short"
+  mv "$list.short" "$list"
+done
+rm -f "$tree"/var/cache/apt/*.bin
+inside apt-cache gencaches
 
 rm -f "$tree/usr/sbin/policy-rc.d" "$tree/etc/resolv.conf" "$tree/etc/apt/apt.conf.d/90proxy"
 rm -f "$tree"/etc/ssh/ssh_host_*_key*
