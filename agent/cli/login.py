@@ -56,14 +56,25 @@ def _log_in(api: Api, body: dict[str, str]) -> Any:
     try:
         return api.call("POST", "/api/auth/login", public=True, json=body).json()
     except Trouble as error:
-        if "otp" in body or not _wants_second_factor(error):
+        if "otp" in body or not _may_want_second_factor(error):
             raise
-    return api.call("POST", "/api/auth/login", public=True, json={**body, "otp": _secret("One-time code")}).json()
+        code = _code_if_any()
+        if not code:
+            raise
+    return api.call("POST", "/api/auth/login", public=True, json={**body, "otp": code}).json()
 
 
-def _wants_second_factor(error: Trouble) -> bool:
+def _may_want_second_factor(error: Trouble) -> bool:
+    """A server that does not tell what was wrong may have missed the code: to strangers both look the same."""
     words = (error.code, *error.fields, *error.detail)
-    return any(word for word in words if "otp" in word or "factor" in word)
+    return error.code == "wrong_credentials" or any("otp" in word or "factor" in word for word in words)
+
+
+def _code_if_any() -> str:
+    if is_tty(sys.stdin):
+        question = "One-time code, if the account has one"
+        return str(click.prompt(question, hide_input=True, default="", show_default=False, err=True)).strip()
+    return sys.stdin.readline().strip()
 
 
 def _secret(what: str) -> str:

@@ -74,7 +74,7 @@ class Plane:
         self.family_is_dead = False
         self.refreshes = 0
         self.role = "operator"
-        self.needs_otp = False
+        self.needs_otp = ""  # or the code of the error when it is missing
         self.seen: list[tuple[str, str, Any, dict[str, str]]] = []
         plane = self
 
@@ -175,7 +175,7 @@ class Plane:
             if body["password"] != PASSWORD:
                 raise Refusal(401, "wrong_credentials", "The e-mail address or the password is not right.")
             if self.needs_otp and body.get("otp") != "123456":
-                raise Refusal(401, "otp_required", "A one-time code is needed.")
+                raise Refusal(401, self.needs_otp, "A one-time code is needed.")
             return 200, {**self._pair(), "user": user}
         if parts[0] == "refresh":
             self.refreshes += 1

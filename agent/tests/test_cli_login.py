@@ -38,14 +38,16 @@ def test_a_wrong_password_changes_nothing(run):
     assert run.shell.saved.read_text() == before
 
 
+@pytest.mark.parametrize("code", ["otp_required", "wrong_credentials"])
 @pytest.mark.parametrize("more", [[], ["--otp"]])
-def test_a_second_factor_is_asked_for_when_it_is_needed(run, more):
-    run.shell.plane.needs_otp = True
+def test_a_second_factor_is_asked_for_when_it_may_be_needed(run, more, code):
+    """A server need not tell a missing code from a wrong password."""
+    run.shell.plane.needs_otp = code
     done = run("login", run.shell.plane.url, "--email", EMAIL, *more, stdin=f"{PASSWORD}\n123456\n")
     assert done.code == 0
     sent = run.shell.plane.bodies("POST", "/api/auth/login")
     assert [body.get("otp") for body in sent] == ([None, "123456"] if not more else ["123456"])
-    assert run("login", run.shell.plane.url, "--email", EMAIL, stdin=f"{PASSWORD}\n").code == 2
+    assert run("login", run.shell.plane.url, "--email", EMAIL, stdin=f"{PASSWORD}\n").code == 3
 
 
 def test_without_a_login_it_says_what_to_do(run):
