@@ -22,6 +22,7 @@ from agent.journal import JobFolder
 from agent.keys import MAX_CLOCK_SKEW_SECONDS
 from agent.log import Log
 from agent.state import AlreadyRunning, StateDir
+from agent.witness import Witness
 from agent.work import Work
 
 STOP_JOBS_SECONDS = 14.0  # below the unit's TimeoutStopSec
@@ -39,6 +40,7 @@ class Agent:
         self.stop = threading.Event()
         self._clock_is_off = False
         self.work = Work(settings, self.state, self.heart, self.log, self.stop)
+        self.witness = Witness(settings.state_dir, self.work.keys, self.log)
 
     def run(self) -> None:
         """Until SIGTERM or SIGINT."""
@@ -91,7 +93,7 @@ class Agent:
                 if isinstance(wanted, (int, float)) and 1 <= wanted <= 3600:
                     interval = float(wanted)
                 wait = interval - (time.monotonic() - began)
-                self.state.note_checkpoint(answer.get("audit_checkpoint"))
+                self.witness.note(answer.get("audit_checkpoint"))
             except CallFailed as error:
                 self.log.warning("heartbeat.failed", error=str(error))
                 wait = backoff.failed(error)

@@ -69,6 +69,11 @@ class KeyRing:
     def knows(self, key_id: str) -> bool:
         return any(key["key_id"] == key_id for key in (self._pinned or {"keys": []})["keys"])
 
+    def has_signed(self, key_id: str, signature: bytes, message: bytes) -> bool:
+        """Whether a pinned key, retired or not, signed these bytes."""
+        key = next((key for key in (self._pinned or {"keys": []})["keys"] if key["key_id"] == key_id), None)
+        return key is not None and _verify(key["public_key"], signature, message)
+
     def _load(self) -> dict[str, Any] | None:
         try:
             data = json.loads(self._path.read_text())

@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from agent.config import BadSetting
 from agent.journal import JobFolder, Journal, spooled_bytes
@@ -21,7 +19,6 @@ MIN_FREE_INODES = 64  # a job takes about fifteen
 MIN_FREE_BYTES = 200 * 1024 * 1024
 JOB_BYTES = 2 * RING + 1024 * 1024  # one job takes this; without it jobs wait rather than fail
 MAX_SPOOLED_BYTES = 1024**3
-MAX_CHECKPOINTS = 1000
 ACCEPTED = "accepted"  # a file: this agent's first heartbeat was
 
 
@@ -86,14 +83,6 @@ class StateDir:
         text = str(uuid.uuid4())
         self._write("request", text, durable=True)
         return text
-
-    def note_checkpoint(self, checkpoint: Any) -> None:
-        """We are a witness of the audit chain: the last thousand checkpoints stay here."""
-        if not isinstance(checkpoint, dict):
-            return
-        lines = [*self._read("audit-checkpoints").splitlines(), json.dumps(checkpoint, sort_keys=True)[:4096]]
-        with contextlib.suppress(OSError):
-            self._write("audit-checkpoints", "\n".join(lines[-MAX_CHECKPOINTS:]) + "\n")
 
     def _read(self, name: str) -> str:
         try:

@@ -7,6 +7,7 @@ a heartbeat; `newest` is what this process hands out.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from hyprbox.lib.signing import Signer
 CONTEXT = b"hyprbox-audit-checkpoint-v1\0"
 EVERY_SECONDS = 60
 EVERY_ENTRIES = 1000
+HANDED_SECONDS = 330.0  # heartbeats are at most 300 s apart
 
 log = structlog.get_logger(__name__)
 
@@ -33,11 +35,17 @@ class Newest:
     def __init__(self) -> None:
         self.n = 0
         self.json = ""
+        self._until = 0.0
 
     def take(self, checkpoint: Checkpoint | None) -> None:
         if checkpoint is not None and checkpoint.n > self.n:
             self.json = json.dumps(as_dict(checkpoint), separators=(",", ":"))
             self.n = checkpoint.n
+            self._until = time.monotonic() + HANDED_SECONDS
+
+    def tail(self) -> str:
+        """The member of a heartbeat's answer, for as long as it is new to some agent; else nothing."""
+        return f',"audit_checkpoint":{self.json}' if self._until > time.monotonic() else ""
 
 
 newest = Newest()

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from django.conf import settings
 
+from audit.checkpoints import newest
 from hyprbox.lib import lanes
 from hyprbox.lib.actors import Actor
 from hyprbox.lib.errors import HyprBoxError, MethodNotAllowed, NotAuthenticated, NotJson, Overloaded
@@ -221,7 +222,7 @@ async def _anonymous_node(node_id: str) -> uuid.UUID:
 
 def _answer(beat: Heartbeat, written: Written, is_work_waiting: bool) -> bytes:
     tail = f',"next_interval_seconds":{min(2 * beat.interval_seconds, 300)}' if written.is_crowded else ""
-    return f'{{"server_time":"{written.at}","work_waiting":{"true" if is_work_waiting else "false"}{tail}}}'.encode()
+    return f'{{"server_time":"{written.at}","work_waiting":{"true" if is_work_waiting else "false"}{tail}{newest.tail()}}}'.encode()
 
 
 _newest: tuple[Written | None, tuple[bytes, bytes]] = (None, (b"", b""))
@@ -231,5 +232,8 @@ def _ordinary_answer(written: Written) -> tuple[bytes, bytes]:
     """No work waits and there is no crowd: the same for the whole batch but for the request's id."""
     global _newest
     if _newest[0] is not written:
-        _newest = (written, lanes.rendered(f'{{"server_time":"{written.at}","work_waiting":false}}'.encode()))
+        _newest = (
+            written,
+            lanes.rendered(f'{{"server_time":"{written.at}","work_waiting":false{newest.tail()}}}'.encode()),
+        )
     return _newest[1]

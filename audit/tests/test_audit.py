@@ -29,12 +29,6 @@ def test_a_row_outside_a_transaction_is_refused() -> None:
         record()
 
 
-@pytest.fixture(autouse=True)
-def fresh_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What this process remembers of other tests' databases is forgotten."""
-    monkeypatch.setattr(checkpoints, "newest", checkpoints.Newest())
-
-
 @pytest.mark.parametrize(
     "statement",
     [

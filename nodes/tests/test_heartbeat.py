@@ -9,7 +9,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.utils import timezone
 
+from audit import checkpoints
+from audit.checkpoints import Newest
 from audit.models import Event
+from hyprbox.lib import signing
 from nodes import ingest
 from nodes.models import Heartbeat, Node, StatusFlip
 from nodes.status import Status
@@ -27,7 +30,7 @@ def test_a_heartbeat_becomes_the_nodes_state_and_a_row_of_history() -> None:
         make_token(node),
     )
     assert answer.status == 202
-    assert set(answer.json) == {"server_time", "work_waiting"}
+    assert set(answer.json) - {"audit_checkpoint"} == {"server_time", "work_waiting"}
     assert datetime.fromisoformat(answer.json["server_time"]).tzinfo is not None
     assert answer.json["work_waiting"] is False
     assert answer.headers["x-request-id"]
@@ -182,3 +185,18 @@ def test_the_answer_is_json_even_for_ids_with_dots() -> None:
     assert json.loads(lane.send(lane.beat("a.b-c_D9"), make_token(node)).body)
     assert Heartbeat.objects.get().node == node.pk
     assert isinstance(node.pk, uuid.UUID)
+
+
+def test_a_new_checkpoint_of_the_audit_log_is_handed_to_every_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Newest()
+    monkeypatch.setattr(ingest, "newest", held)
+    token = make_token(make_node("web-1"))
+    assert "audit_checkpoint" not in lane.send(lane.beat("web-1"), token).json
+    made = checkpoints.sign(n=7, digest=b"h" * 32, at=timezone.now(), signer=signing.signer())
+    held.take(made)
+    for _ in range(2):
+        handed = lane.send(lane.beat("web-1"), token).json["audit_checkpoint"]
+        assert (handed["n"], checkpoints.is_ours(handed, signing.signer())) == (7, True)
+    monkeypatch.setattr(checkpoints, "HANDED_SECONDS", -1.0)
+    held.take(checkpoints.sign(n=8, digest=b"h" * 32, at=timezone.now(), signer=signing.signer()))
+    assert "audit_checkpoint" not in lane.send(lane.beat("web-1"), token).json

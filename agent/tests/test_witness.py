@@ -1,0 +1,109 @@
+"""Checkpoints of the audit log: kept, bounded, and refused when they contradict."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from agent import witness
+from agent.keys import KeyRing
+from agent.tests.plane import Signer, key_set
+from agent.witness import Witness
+
+SIGNER = Signer()
+
+
+def checkpoint(signer, n, digest):
+    said = {"at": "2026-01-02T03:04:05.000000Z", "hash": digest, "n": n}
+    message = witness.CONTEXT + json.dumps(said, sort_keys=True, separators=(",", ":")).encode()
+    return {**said, "key_id": signer.key_id, "signature": signer.sign(message)}
+
+
+class Heard:
+    def __init__(self):
+        self.errors = []
+
+    def warning(self, event, **facts):
+        self.errors.append(event)
+
+    error = warning
+
+
+@pytest.fixture
+def keys(tmp_path):
+    ring = KeyRing(tmp_path)
+    ring.offer(key_set(1, [SIGNER.entry()], SIGNER))
+    return ring
+
+
+def numbers(tmp_path, name="audit-checkpoints"):
+    path = tmp_path / name
+    return [json.loads(line)["n"] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_what_is_signed_is_kept_once(tmp_path, keys):
+    heard = Heard()
+    one = Witness(tmp_path, keys, heard)
+    for n in (5, 5, 9, 3):  # the last is of a process that is behind
+        one.note(checkpoint(SIGNER, n, f"{n:064x}"))
+    one.note(None)
+    assert (numbers(tmp_path), heard.errors) == ([5, 9], [])
+    again = Witness(tmp_path, keys, heard)
+    again.note(checkpoint(SIGNER, 9, f"{9:064x}"))
+    again.note(checkpoint(SIGNER, 12, f"{12:064x}"))
+    assert (numbers(tmp_path), heard.errors) == ([5, 9, 12], [])
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"n": 6},
+        {"hash": "f" * 64},
+        {"at": "2027-01-02T03:04:05.000000Z"},
+        {"signature": "AAAA"},
+        {"signature": "?"},
+        {"key_id": "0" * 16},
+        {"n": "5"},
+        {"n": True},
+        {"more": 1},
+    ],
+)
+def test_what_is_not_signed_is_refused(tmp_path, keys, bad):
+    heard = Heard()
+    Witness(tmp_path, keys, heard).note({**checkpoint(SIGNER, 5, "a" * 64), **bad})
+    assert (numbers(tmp_path), len(heard.errors)) == ([], 1)
+
+
+def test_another_key_is_not_believed(tmp_path, keys):
+    heard = Heard()
+    Witness(tmp_path, keys, heard).note(checkpoint(Signer(), 5, "a" * 64))
+    assert (numbers(tmp_path), heard.errors) == ([], ["audit.checkpoint_unsigned"])
+
+
+def test_a_contradiction_is_told_and_kept_aside(tmp_path, keys):
+    heard = Heard()
+    one = Witness(tmp_path, keys, heard)
+    one.note(checkpoint(SIGNER, 5, "a" * 64))
+    one.note(checkpoint(SIGNER, 5, "b" * 64))
+    assert heard.errors == ["audit.forked"]
+    assert json.loads((tmp_path / "audit-checkpoints").read_text())["hash"] == "a" * 64
+    assert json.loads((tmp_path / "audit-forks").read_text())["hash"] == "b" * 64
+
+
+def test_a_thousand_are_kept(tmp_path, keys, monkeypatch):
+    monkeypatch.setattr(witness, "KEPT", 10)
+    one = Witness(tmp_path, keys, Heard())
+    for n in range(1, 48):
+        one.note(checkpoint(SIGNER, n, f"{n:064x}"))
+    assert 10 <= len(numbers(tmp_path)) <= 20
+    assert numbers(tmp_path)[-10:] == list(range(38, 48))
+    again = Witness(tmp_path, keys, Heard())
+    again.note(checkpoint(SIGNER, 48, f"{48:064x}"))
+    assert numbers(tmp_path)[-1] == 48
+
+
+def test_before_the_keys_are_pinned_nothing_is_kept(tmp_path):
+    one = Witness(tmp_path, KeyRing(tmp_path), Heard())
+    one.note(checkpoint(SIGNER, 5, "a" * 64))
+    assert numbers(tmp_path) == []
