@@ -26,6 +26,13 @@ def post(client: Client, path: str, **data: Any) -> Any:
     return client.post(path, {**VALUES, **data})
 
 
+def test_a_preset_says_where_it_was_tested_and_where_it_should_work(operator: Client) -> None:
+    page = operator.get("/presets/ssh-hardening/").content.decode()
+    assert "Expected to work on debian-11, debian-12, debian-13, ubuntu-22.04, ubuntu-24.04, ubuntu-26.04." in page
+    assert "Tested on debian-12." in page
+    assert "Expected to work on any Linux. Tested on debian-12." in operator.get("/presets/swap-file/").content.decode()
+
+
 def test_each_step_carries_the_values(operator: Client, web_1: Node) -> None:
     targets = post(operator, f"{NGINX}targets/", node="web-1")
     confirm = post(operator, f"{NGINX}confirm/", node="web-1", mode="apply")
