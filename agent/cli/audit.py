@@ -96,15 +96,18 @@ def _opened(path: Path) -> Any:
 
 @audit.command("verify", short_help="Whether the record is whole.")
 def verify() -> int:
-    """Ask the server whether the record is whole; exit 1 when it is not."""
+    """Ask the server whether the record is whole; exit 1 when it is not, or when that cannot be told."""
     found = Api(current()).get("/api/audit/verify")
     if current().as_json:
         printing.as_json(found)
-    elif found["intact"]:
-        printing.say(f"The record is intact: {found['checked']:,} entries checked.")
-    if not found["intact"] and not current().as_json:
-        raise Trouble(f"The record is not intact: the first bad entry is {found['first_bad']}.", code="not_intact")
-    return 0 if found["intact"] else REFUSED
+        return 0 if found["intact"] else REFUSED
+    if found["intact"] is None:
+        raise Trouble(f"Whether the record is intact cannot be told: {found.get('why')}", code="cannot_tell")
+    if not found["intact"]:
+        bad = found["first_bad"] or {}
+        raise Trouble(f"The record is not intact from entry {bad.get('n')} on: {bad.get('why')}", code="not_intact")
+    printing.say(f"The record is intact: {found['checked']:,} checked.")
+    return 0
 
 
 COMMANDS = {"audit": audit}

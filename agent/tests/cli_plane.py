@@ -74,6 +74,7 @@ class Plane:
         self.family_is_dead = False
         self.refreshes = 0
         self.role = "operator"
+        self.verdict: Any = {}
         self.needs_otp = ""  # or the code of the error when it is missing
         self.seen: list[tuple[str, str, Any, dict[str, str]]] = []
         plane = self
@@ -158,6 +159,7 @@ class Plane:
             ("POST", "auth"): self._auth, ("GET", "auth"): self._auth, ("GET", "nodes"): self._get_nodes,
             ("PATCH", "nodes"): self._patch_node, ("DELETE", "nodes"): lambda *_: (204, None),
             ("GET", "presets"): self._get_presets, ("GET", "jobs"): self._get_jobs, ("POST", "jobs"): self._post_jobs,
+            ("GET", "audit"): lambda *_: (200, self.verdict),
         }  # fmt: skip
         if (method, parts[0]) not in known:
             raise Refusal(404, "not_found", "There is no such address in this API.")

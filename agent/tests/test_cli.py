@@ -310,6 +310,26 @@ def test_names_are_completed_and_a_second_time_without_the_server(shell):
     assert "system-report" in complete("hyprbox preset show sys", shell)  # nobody is logged in: the built-in ones
 
 
+@pytest.mark.parametrize(
+    ("verdict", "code", "words"),
+    [
+        ({"intact": True, "checked": 1200, "first_bad": None}, 0, "intact: 1,200 checked"),
+        (
+            {"intact": False, "checked": 9, "first_bad": {"n": 7, "why": "It was changed."}},
+            1,
+            "entry 7 on: It was changed.",
+        ),
+        ({"intact": None, "checked": 0, "first_bad": None, "why": "No key."}, 1, "cannot be told: No key."),
+    ],
+)
+def test_the_record_is_intact_or_the_exit_code_says_so(run, verdict, code, words):
+    run.shell.plane.verdict = verdict
+    done = run("audit", "verify")
+    assert done.code == code and words in done.out.decode() + done.err
+    told = run("audit", "verify", "--json")
+    assert (told.code, told.json, told.err) == (code, verdict, "")
+
+
 def test_what_a_server_says_cannot_command_the_terminal(run):
     def hostile(method: str, path: str) -> None:
         raise Refusal(409, "conflict", "No.\x1b]52;c;Zm9v\x07\nhyprbox: all is well.")
