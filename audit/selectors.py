@@ -2,12 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from django.db.models import QuerySet
 
+from audit.actions import Action
 from audit.models import Event
 from hyprbox.lib.actors import Actor, Capability, require
+
+
+@dataclass(frozen=True, slots=True)
+class LastVerification:
+    """What the newest run said: `intact` is None when it could not tell."""
+
+    at: datetime
+    by: str
+    intact: bool | None
+    checked: int
+    first_bad: dict[str, Any] | None
+    why: str
+
+
+def last_verification() -> LastVerification | None:
+    """None when nobody has verified the log yet."""
+    event = Event.objects.filter(action=Action.AUDIT_VERIFIED).order_by("-id").first()
+    if event is None:
+        return None
+    said = event.detail
+    return LastVerification(
+        event.at,
+        event.actor_name,
+        said.get("intact"),
+        said.get("checked", 0),
+        said.get("first_bad"),
+        said.get("why", ""),
+    )
 
 
 def list_events(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import structlog
 from django.db import transaction
 
-from audit import verifying
+from audit import exports, selectors, verifying
 from audit.actions import Action
 from audit.models import Event
 from hyprbox.lib import rowmac
@@ -71,6 +71,15 @@ def verify_log(*, by: Actor, outside: list[dict[str, Any]] | None = None, first:
     if report.intact is False:
         log.error("audit.tampered", **detail)
     return report
+
+
+def export_log(*, by: Actor, kind: str, wanted: Mapping[str, Any]) -> Iterator[str]:
+    """The entries that `wanted` (what `list_events` takes) names, as lines of `exports.FORMATS`. It is an entry itself."""
+    events = selectors.list_events(by=by, **wanted)
+    detail = {"format": kind, **{name: str(value) for name, value in wanted.items() if value}}
+    with transaction.atomic():
+        record(Action.AUDIT_EXPORTED, by=by, target="audit", detail=detail)
+    return exports.lines(events, kind)
 
 
 def note_tampered(error: RowTampered) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.shortcuts import redirect
 from django.utils import timezone
 from django.utils.dateparse import parse_date
-from django.views.decorators.http import require_safe
+from django.views.decorators.http import require_POST, require_safe
 
-from audit import selectors
+from audit import selectors, services
 from audit.actions import Action
+from audit.downloads import as_file
+from audit.verifying import CannotTell
 from hyprbox.lib import pages
 from hyprbox.lib.pages import Crumb
 
@@ -29,19 +34,44 @@ def _day(text: str, *, end: bool = False) -> datetime | None:
     return start + timedelta(days=1) if end else start
 
 
+def _wanted(request: HttpRequest) -> dict[str, str]:
+    names = ("actor", "action", "target", "since", "until")
+    return {name: request.GET.get(name, "").replace("\0", "").strip()[:255] for name in names}
+
+
+def _as_filter(wanted: dict[str, str]) -> dict[str, Any]:
+    return {**wanted, "since": _day(wanted["since"]), "until": _day(wanted["until"], end=True)}
+
+
 @require_safe
 def event_list(request: HttpRequest) -> HttpResponse:
     """Who did what, newest first; admins only."""
-    actor = pages.actor_of(request)
-    names = ("actor", "action", "target", "since", "until")
-    wanted = {name: request.GET.get(name, "").replace("\0", "").strip()[:255] for name in names}
-    events = selectors.list_events(
-        by=actor,
-        actor=wanted["actor"],
-        action=wanted["action"],
-        target=wanted["target"],
-        since=_day(wanted["since"]),
-        until=_day(wanted["until"], end=True),
-    )
-    context = {"wanted": wanted, "actions": Action.choices, "page": pages.page_of(request, events, PAGE_SIZE)}
+    wanted = _wanted(request)
+    events = selectors.list_events(by=pages.actor_of(request), **_as_filter(wanted))
+    context = {
+        "wanted": wanted,
+        "actions": Action.choices,
+        "page": pages.page_of(request, events, PAGE_SIZE),
+        "verified": selectors.last_verification(),
+    }
     return pages.show(request, "audit/list.html", context, nav="audit", crumbs=(Crumb("Audit log"),))
+
+
+@require_safe
+def export(request: HttpRequest) -> StreamingHttpResponse:
+    """What the filters show, as a file."""
+    kind = "csv" if request.GET.get("format") == "csv" else "jsonl"
+    return as_file(pages.actor_of(request), {"format": kind, **_as_filter(_wanted(request))})
+
+
+@require_POST
+def verify(request: HttpRequest) -> HttpResponse:
+    """Walk the chain now; the page then says what came of it."""
+    try:
+        report = services.verify_log(by=pages.actor_of(request))
+    except CannotTell as error:
+        messages.error(request, str(error))
+    else:
+        if report.tampering is not None:
+            messages.error(request, f"Entry {report.tampering.n}: {report.tampering.kind}. {report.tampering.why}.")
+    return redirect("audit:list")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import threading
 import time
@@ -150,3 +151,39 @@ def test_admins_read_it_filtered(api: Any, ada: Any, otto: Any) -> None:
     assert api.by(ada).get("/api/audit?since=yesterday").status_code == 400
     assert api.by(ada).get("/api/audit?page=0").status_code == 400
     assert api.by(ada).get("/api/audit?page_size=201").status_code == 400
+
+
+def text(answer: Any) -> str:
+    return b"".join(answer.streaming_content).decode()
+
+
+def test_exports_are_safe_to_open_and_entries_themselves(api: Any, ada: Any, otto: Any) -> None:
+    for name in ("=cmd()", "+1", "-1", "@x", "plain"):
+        services.record(Action.NODE_CHANGED, by=SYSTEM, target=name, detail={"note": 'a "quote", ü'})
+    sequencer.sequence()
+    assert api.by(otto).get("/api/audit/export").status_code == 403
+    answer = api.by(ada).get("/api/audit/export?format=csv&action=node.changed")
+    assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="hyprbox-audit.csv"'
+    rows = list(csv.DictReader(text(answer).splitlines()))
+    assert [row["target"] for row in rows] == ["plain", "'@x", "'-1", "'+1", "'=cmd()"]
+    assert json.loads(rows[0]["detail"]) == {"note": 'a "quote", ü'}
+    lines = text(api.by(ada).get("/api/audit/export?target=plain")).splitlines()
+    assert [json.loads(line)["target"] for line in lines] == ["plain"]
+    assert Event.objects.filter(action="audit.exported", actor_name=ada.email).count() == 2
+    assert api.by(ada).get("/api/audit/export?format=xml").status_code == 400
+
+
+def test_it_is_verified_over_the_api_and_on_the_page(api: Any, ada: Any, otto: Any, client: Any) -> None:
+    sequencer.sequence()
+    assert api.by(otto).get("/api/audit/verify").status_code == 403
+    said = api.by(ada).get("/api/audit/verify").json()
+    assert (said["intact"], said["first_bad"], said["checked"]) == (True, None, Event.objects.filter(n__gt=0).count())
+    client.force_login(ada)
+    page = client.get("/audit/").content.decode()
+    assert "Verified" in page and ada.email in page
+    assert client.post("/audit/verify/").status_code == 302
+    assert Event.objects.filter(action="audit.verified").count() == 2
+    assert client.get("/audit/export/?format=csv&action=audit.verified").status_code == 200
+    client.force_login(otto)
+    assert client.post("/audit/verify/").status_code == client.get("/audit/export/").status_code == 403
