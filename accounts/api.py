@@ -130,6 +130,8 @@ class Refresh(PublicView):
 
 
 class Logout(APIView):
+    permission_classes = (AllowAny,)  # the refresh token alone is enough
+
     def post(self, request: Request) -> Response:
         given = parse(LogoutInput, request)
         services.log_out(by=actor_of(request), refresh_token=given.get("refresh", ""), everywhere=given["everywhere"])

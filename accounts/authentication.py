@@ -33,12 +33,13 @@ COOKIE = "hb_token"
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """A user and what proved it: `session` is a family's or a page session's id, `scopes` are those of a key."""
+    """A user and what proved it: `session` is a family's or a page session's id, `scopes` and the prefix `key` are a key's."""
 
     user: User
     session: str = ""
     fresh_until: datetime | None = None
     scopes: tuple[str, ...] | None = None
+    key: str = ""
 
     def actor(self, *, ip: str, request_id: str) -> Actor:
         return actor_for(
@@ -48,6 +49,7 @@ class Proven:
             session=self.session,
             fresh_until=self.fresh_until,
             scopes=self.scopes,
+            key=self.key,
         )
 
 
@@ -58,7 +60,7 @@ def prove_bearer(text: str) -> Proven:
         if key is None:
             raise NotAuthenticated()
         keys.note_use(key)
-        return Proven(key.user, scopes=tuple(key.scopes))
+        return Proven(key.user, scopes=tuple(key.scopes), key=key.prefix)
     return prove_access(text)
 
 

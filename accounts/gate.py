@@ -21,7 +21,7 @@ import msgspec
 import structlog
 from django.conf import settings
 
-from accounts import rates
+from accounts import jwt, rates
 from accounts.errors import TooManyAttempts
 from accounts.selectors import KEY_SCHEME
 from hyprbox.lib import lanes
@@ -163,14 +163,14 @@ def _is_good_jwt(token: str) -> bool:
     if not _JWT.fullmatch(token):
         return False
     signed, _, signature = token.rpartition(".")
-    expected = hmac.digest(settings.SIMPLE_JWT["SIGNING_KEY"].encode(), signed.encode(), "sha256")
+    expected = hmac.digest(settings.SECRET_KEY.encode(), signed.encode(), "sha256")
     try:
         if not hmac.compare_digest(_decoded(signature), expected):
             return False
         ends = float(_loads(_decoded(signed.partition(".")[2])).get("exp", 0))
     except (ValueError, TypeError, AttributeError, msgspec.DecodeError):
         return False
-    return ends > time.time() - settings.SIMPLE_JWT["LEEWAY"]
+    return ends > time.time() - jwt.LEEWAY_SECONDS
 
 
 def _decoded(part: str) -> bytes:

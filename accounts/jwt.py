@@ -19,6 +19,7 @@ from hyprbox.lib.errors import NotAuthenticated
 
 ABSOLUTE_LIFETIME = dt.timedelta(days=30)
 REFRESH_LIFETIME = dt.timedelta(days=7)
+LEEWAY_SECONDS = 30  # as in `SIMPLE_JWT`
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,11 +42,11 @@ def end_all(user: User, *changed: str, but: str = "") -> None:
     """
     user.token_version += 1
     sealed.save(user, "token_version", *changed)
-    PageSession.objects.filter(user=user).exclude(pk=but or None).delete()
+    kept = uuid.UUID(but) if but else uuid.UUID(int=0)
+    PageSession.objects.filter(user=user).exclude(pk=kept).delete()
     families = RefreshFamily.objects.filter(user=user, revoked_at=None)
-    families.exclude(pk=but or None).update(revoked_at=Now())
-    if but:
-        families.filter(pk=but).update(token_version=user.token_version)
+    families.exclude(pk=kept).update(revoked_at=Now())
+    families.filter(pk=kept).update(token_version=user.token_version)
 
 
 @transaction.atomic

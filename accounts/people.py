@@ -23,7 +23,7 @@ from accounts.errors import (
     UnknownUser,
 )
 from accounts.models import Invitation, User
-from accounts.selectors import find_by_email
+from accounts.selectors import find_active, find_by_email
 from audit import sealed
 from audit import services as audit
 from audit.actions import Action
@@ -55,6 +55,7 @@ def register(
             cursor.execute("SELECT pg_advisory_xact_lock(hashtext('accounts.first_user'))")
         draft.role = Role.VIEWER if User.objects.exists() else Role.ADMIN
         user = _insert(draft, digest, by=by)
+        services.note_login(user=user, by=by, via="registration")
         return services.start_family(user, by=by, user_agent=user_agent)
 
 
@@ -250,8 +251,9 @@ def change_email(*, by: Actor, email: str, password: str) -> tuple[User, str]:
 
 
 def _own(by: Actor, *, lock: bool = False) -> User:
-    found = User.objects.filter(pk=by.id or None, is_active=True)  # type: ignore[misc]
-    user = sealed.lock(found) if lock else sealed.first(found)
+    user = find_active(by.id)
+    if user is not None and lock:
+        user = sealed.lock(User.objects.filter(pk=user.pk, is_active=True))
     if user is None:
         raise NotAuthenticated()
     return user

@@ -77,7 +77,7 @@ def account_key(account: str) -> str:
 
 def reserve(key: str) -> None:
     """Count one attempt as a failure before it is made. Raises `TooManyLogins` while earlier ones delay this key."""
-    given = {
+    given: dict[str, str | int] = {
         "key": key,
         "free": FREE_FAILURES,
         "most": MAX_DELAY_SECONDS,

@@ -102,6 +102,7 @@ def actor_for(
     session: str = "",
     fresh_until: datetime | None = None,
     scopes: Iterable[str] | None = None,
+    key: str = "",
 ) -> Actor:
     return Actor.user(
         id=str(user.pk),
@@ -112,6 +113,7 @@ def actor_for(
         session=session,
         fresh_until=fresh_until,
         scopes=scopes,
+        key=key,
     )
 
 

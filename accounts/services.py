@@ -14,11 +14,11 @@ from django.utils import timezone
 
 from accounts import hashing, jwt, logins, rates
 from accounts.errors import RefreshTokenInvalid, WrongCredentials
-from accounts.models import RefreshFamily, User
+from accounts.models import PageSession, RefreshFamily, User
 from accounts.selectors import actor_for, find_active, find_by_email, find_family
 from audit import services as audit
 from audit.actions import Action
-from hyprbox.lib.actors import Actor, Capability, Kind, require
+from hyprbox.lib.actors import Actor, Capability, require
 from hyprbox.lib.errors import NotAuthenticated
 
 GRACE = timedelta(seconds=10)
@@ -135,21 +135,28 @@ def _revoke_reused(family: RefreshFamily, by: Actor) -> None:
 
 @transaction.atomic
 def log_out(*, by: Actor, refresh_token: str = "", everywhere: bool = False) -> None:
-    """End what the caller came with and the family of `refresh_token`; with `everywhere` all of the caller's."""
+    """End what the caller came with and the family of `refresh_token`; with `everywhere` all of the caller's.
+
+    A refresh token is enough: its access token may be over. Raises `NotAuthenticated` without either.
+    """
     user = None
-    if everywhere and by.kind is Kind.USER:
+    if everywhere:
         require(by, Capability.OWN_ACCOUNT)
         user = logins.locked(by.id)
         logins.end_all(user)
-    ended = RefreshFamily.objects.none()
+    families = RefreshFamily.objects.none()
     if refresh_token:
-        ended |= RefreshFamily.objects.filter(pk=jwt.read_refresh(refresh_token).family)
+        families |= RefreshFamily.objects.filter(pk=jwt.read_refresh(refresh_token).family)
+    elif not by.is_known:
+        raise NotAuthenticated()
     if by.session:
-        ended |= RefreshFamily.objects.filter(pk=by.session)
-    ended.filter(revoked_at=None).update(revoked_at=Now())
-    if by.is_known:
-        detail = {"everywhere": everywhere}
-        audit.record(Action.LOGOUT_DONE, by=by, target=f"user:{by.name}", detail=detail, row=user)
+        families |= RefreshFamily.objects.filter(pk=by.session)
+        PageSession.objects.filter(pk=by.session).delete()
+    ended = list(families.filter(revoked_at=None).select_related("user").select_for_update(of=("self",)))
+    RefreshFamily.objects.filter(pk__in=[family.pk for family in ended]).update(revoked_at=Now())
+    target = by.name if by.is_known else next((family.user.email for family in ended), "")
+    if target:
+        audit.record(Action.LOGOUT_DONE, by=by, target=f"user:{target}", detail={"everywhere": everywhere}, row=user)
 
 
 def whoami(*, by: Actor) -> User:

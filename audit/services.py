@@ -43,13 +43,14 @@ def record(
     """
     if not transaction.get_connection().in_atomic_block:
         raise NotInTransaction(NotInTransaction.__doc__)
+    facts = {**(detail or {}), **({"api_key": by.key} if by.key else {})}
     return Event.objects.create(
         action=action,
         actor_kind=by.kind,
         actor_id=by.id,
         actor_name=_one_line(by.name)[:254],
         target=_one_line(target)[:255],
-        detail={key: _harmless(value) for key, value in (detail or {}).items()},
+        detail={key: _harmless(value) for key, value in facts.items()},
         ip=by.ip,
         request_id=by.request_id,
         subject=rowmac.subject_of(row) if row is not None else "",

@@ -182,6 +182,13 @@ def test_a_key_does_what_its_scopes_say(api: Any, ada: User, web_1: Any) -> None
     }
 
 
+def test_the_audit_log_knows_which_key_it_was(api: Any, ada: User, web_1: Any) -> None:
+    plaintext = make_key(ada, "run")
+    api.agent(plaintext).post("/api/jobs", {"preset": "system-report", "node_id": "web-1"})
+    event = Event.objects.get(action="job.queued")
+    assert (event.actor_name, event.detail["api_key"]) == (ada.email, plaintext[5:13])
+
+
 def test_a_key_follows_its_owners_role(api: Any, ada: User, web_1: Any) -> None:
     client = api.agent(make_key(ada, "admin"))
     assert client.get("/api/users").status_code == 200

@@ -84,7 +84,8 @@ class Actor:
 
     `id` is the user's or the node's primary key as text, `name` what the audit shows (e-mail, node_id),
     `ip` the client's address as far as it can be trusted, `session` the id of the page session or of the family of
-    refresh tokens it came with (empty for keys and agents), `fresh_until` until when that is good for sensitive acts.
+    refresh tokens it came with (empty for keys and agents), `fresh_until` until when that is good for sensitive acts,
+    `key` the prefix of the API key that a program came with instead.
     """
 
     kind: Kind
@@ -96,6 +97,7 @@ class Actor:
     request_id: str = ""
     session: str = ""
     fresh_until: datetime | None = None
+    key: str = ""
 
     @classmethod
     def anonymous(cls, *, ip: str = "", request_id: str = "") -> Actor:
@@ -118,12 +120,13 @@ class Actor:
         session: str = "",
         fresh_until: datetime | None = None,
         scopes: Iterable[str] | None = None,
+        key: str = "",
     ) -> Actor:
         """A person; with `scopes` a program that shows one of this person's keys."""
         allowed = CAPABILITIES.get(role, frozenset())
         if scopes is not None:
             allowed &= frozenset().union(*(SCOPES.get(scope, frozenset()) for scope in scopes))
-        return cls(Kind.USER, id, name, allowed, role, ip, request_id, session, fresh_until)
+        return cls(Kind.USER, id, name, allowed, role, ip, request_id, session, fresh_until, key)
 
     @classmethod
     def agent(cls, *, id: str, name: str, ip: str = "", request_id: str = "") -> Actor:

@@ -61,7 +61,7 @@ def issue_link(purpose: str, *facts: str) -> tuple[str, bytes]:
 def read_link(purpose: str, secret: str) -> list[str] | None:
     """The facts that a link stands for; None for anything that was not issued here."""
     try:
-        _, *facts = signing.loads(secret, salt=f"link.{purpose}")
+        _, *facts = map(str, signing.loads(secret, salt=f"link.{purpose}"))
     except (signing.BadSignature, ValueError, TypeError):
         return None
     return facts

@@ -24,9 +24,10 @@ from hyprbox.lib.actors import Actor
 from hyprbox.lib.errors import HyprBoxError, MethodNotAllowed, Overloaded
 
 KEEPALIVE_SECONDS = 15.0
-# A credential that died ends its streams within 15 s: checked every 10 s, with an answer of at most 5 s.
-RECHECK_SECONDS = 10.0
-SHARED_SECONDS = 5.0
+# A credential that died ends its streams within 15 s: an answer may be 2.5 s old, the next look comes after 7.5 s and the
+# 5 s that a stream may wait for something to send.
+RECHECK_SECONDS = 7.5
+SHARED_SECONDS = 2.5
 BUFFER_BYTES = 256 * 1024
 MAX_STREAMS = 2000
 MAX_PER_ACTOR = 20

@@ -1,0 +1,68 @@
+"""Run by `bench_login` in a process of its own. Prints medians (clock, CPU) in ms as JSON, with real hashes."""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+import time
+from pathlib import Path
+
+import django
+
+django.setup()
+
+from django.conf import settings
+
+from accounts import people, services
+from accounts.errors import WrongCredentials
+from accounts.models import RateCounter
+from accounts.selectors import find_by_email
+from hyprbox.lib import mackey
+from hyprbox.lib.actors import Actor
+
+ROUNDS = 15
+PASSWORD = "correct horse battery staple"
+
+
+def milliseconds(email: str, password: str) -> tuple[float, float]:
+    """By the clock, and of CPU."""
+    RateCounter.objects.all().delete()
+    started, used = time.perf_counter(), time.process_time()
+    try:
+        services.check_credentials(email=email, password=password, by=Actor.anonymous(ip="10.0.0.1"))
+    except WrongCredentials:
+        return (time.perf_counter() - started) * 1000, (time.process_time() - used) * 1000
+    raise RuntimeError(f"{email} could log in")
+
+
+def main() -> None:
+    key = Path(settings.HYPRBOX_MAC_KEY_FILE)
+    mackey.create_key(key)
+    system = Actor.system("bench")
+    for name in ("wrong", "disabled"):
+        people.create_user(by=system, email=f"{name}@example.com", password=PASSWORD, role="admin")
+    disabled = find_by_email("disabled@example.com")
+    assert disabled is not None
+    people.change_user(by=system, user_id=disabled.pk, is_active=False)
+    kinds = {
+        "unknown": ("nobody@example.com", PASSWORD),
+        "wrong": ("wrong@example.com", "not the password"),
+        "disabled": ("disabled@example.com", PASSWORD),
+    }
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds}
+    for _ in range(ROUNDS + 1):  # mixed, so that what else the machine does meets all of them
+        for name, pair in random.sample(list(kinds.items()), len(kinds)):
+            times[name].append(milliseconds(*pair))
+    print(
+        json.dumps(
+            {
+                name: [statistics.median(column) for column in zip(*found[1:], strict=True)]
+                for name, found in times.items()
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
