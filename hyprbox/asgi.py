@@ -1,4 +1,4 @@
-"""The web process: two lanes and the streams before Django, then Django.
+"""The web process: two lanes and the streams before Django, then a gate and Django.
 
 uvicorn hyprbox.asgi:application
 """
@@ -16,11 +16,13 @@ _django: Any = get_asgi_application()
 
 # Only now: these import models.
 from channels.routing import URLRouter
+from django.conf import settings
 from django.urls import path, re_path
 
 from accounts.gate import BearerGate
 from audit import sequencer
 from hyprbox import startup
+from hyprbox.gate.door import Gate
 from hyprbox.lib import lanes, live
 from hyprbox.lib.threads import in_thread
 from hyprbox.live_routes import STREAMS
@@ -40,7 +42,7 @@ def _limit(path: str) -> int:
 
 
 _limited = lanes.BodyLimit(_django, _limit)
-_everything_else: Any = _limited
+_everything_else: Any = Gate(_limited, size=settings.DATABASES["default"]["OPTIONS"]["pool"]["max_size"])
 _routes = BearerGate(URLRouter([*(path(route, app) for route, app in STREAMS.items()), re_path(r"", _everything_else)]))
 
 

@@ -27,6 +27,8 @@ from jobs.states import CLAIM_LEASE_SECONDS
 MAX_BATCH = 256
 MAX_QUEUED = 4096
 RECHECK_SECONDS = 2.0
+ANSWER_SECONDS = 1.5  # what the database has for one batch before it counts as away
+RETRY_SECONDS = 0.3
 ADVISORY_LOCK = 0x6879_7072  # "hypr"
 
 # A request that holds a claim gets it again; the others get their node's next job. Each lookup goes by node through
@@ -116,12 +118,14 @@ SESSION = (
 class Connection:
     """One autocommit connection, used by one task at a time; a broken one is replaced on the next use.
 
+    One that does not answer in time is cut off, and for a moment nobody else tries: those in line hear at once.
     With `statements` (by name, parameters as $1, $2, ...) it is for those alone, through `pipeline()`.
     """
 
     def __init__(self, name: str, statements: Mapping[str, str] | None = None) -> None:
         self.name = name
         self._statements = statements
+        self._away_until = 0.0
         self._conn: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
         self._pipeline: Pipeline | None = None
         self._lock = asyncio.Lock()
@@ -130,14 +134,21 @@ class Connection:
     async def use(self) -> AsyncIterator[psycopg.AsyncConnection[tuple[Any, ...]]]:
         """Yields the connection. Raises `Unavailable` when the database is away."""
         async with self._lock:
+            if time.monotonic() < self._away_until:
+                raise Unavailable()
             try:
                 if self._conn is None or self._conn.closed:
-                    self._conn = await db.async_connect(application_name=self.name)
-                    await self._conn.execute(SESSION, prepare=False)
+                    async with asyncio.timeout(ANSWER_SECONDS):
+                        self._conn = await db.async_connect(application_name=self.name)
+                    with db.cut_after(self._conn, ANSWER_SECONDS):
+                        await self._conn.execute(SESSION, prepare=False)
                     self._pipeline = Pipeline(self._conn, self._statements) if self._statements else None
-                yield self._conn
-            except (psycopg.Error, OSError) as error:
-                log.warning("lane.database_error", lane=self.name, error=str(error))
+                with db.cut_after(self._conn, ANSWER_SECONDS):
+                    yield self._conn
+            except (psycopg.Error, OSError, TimeoutError) as error:
+                log.warning("lane.database_error", lane=self.name, error=str(error) or "no answer in time")
+                if self._conn is None or self._conn.closed:
+                    self._away_until = time.monotonic() + RETRY_SECONDS
                 await self.close()
                 raise Unavailable() from error
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -31,3 +36,18 @@ async def async_connect(**overrides: Any) -> psycopg.AsyncConnection[tuple[Any, 
     """An autocommit connection whose statements are prepared on first use."""
     params = connection_params(**{"connect_timeout": 2, **overrides})
     return await psycopg.AsyncConnection.connect(**params, autocommit=True, prepare_threshold=0)
+
+
+@contextlib.contextmanager
+def cut_after(conn: psycopg.AsyncConnection[tuple[Any, ...]], seconds: float) -> Iterator[None]:
+    """Cut the wire when the block takes longer: a database that hangs does not hear a polite cancel."""
+    timer = asyncio.get_running_loop().call_later(seconds, _cut, conn)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _cut(conn: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
+    with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(conn.fileno())) as wire:
+        wire.shutdown(socket.SHUT_RDWR)
