@@ -28,6 +28,7 @@ class Heart:
         self._sent_inventory: dict[str, Any] | None = None
         self._looked_at = 0.0
         self._server_ahead: float | None = None  # of the clock that no step touches
+        self.spool_problem = ""  # why no job can be taken, as far as the work knows
 
     def beat(self, client: Client) -> dict[str, Any]:
         """Send one. Raises `CallFailed`."""
@@ -35,7 +36,7 @@ class Heart:
             "node_id": self._settings.node_id,
             "agent_version": __version__,
             "interval_seconds": self._settings.interval,
-            "metrics": self._meter.read(),
+            "metrics": {**self._meter.read(), **self._spool()},
             "sent_at": now_text(),
             "machine_id": self._machine_id,
             "instance_id": self._instance_id,
@@ -50,6 +51,9 @@ class Heart:
         if fresh is not None:
             self._sent_inventory = fresh
         return answer
+
+    def _spool(self) -> dict[str, str]:
+        return {"spool_unwritable": self.spool_problem[:255]} if self.spool_problem else {}
 
     def _changed_inventory(self) -> dict[str, Any] | None:
         now = time.monotonic()

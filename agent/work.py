@@ -78,6 +78,7 @@ class Work:
     def _one_poll(self, client: Client) -> float:
         """One question and what follows from its answer; returns how long to wait. Raises `CallFailed`."""
         problem = self.state.spool_problem([delivery.folder for delivery in [*self._deliveries.values()]])
+        self.heart.spool_problem = problem.removeprefix("spool_unwritable: ")
         if problem:
             self.log.error("agent.not_taking_jobs", why=problem)
             return 30.0

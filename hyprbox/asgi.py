@@ -28,12 +28,13 @@ from hyprbox.lib.threads import in_thread
 from hyprbox.live_routes import STREAMS
 from jobs.queue import board
 from jobs.together import together
-from jobs.waiting import waiting_lane
+from jobs.waiting import recheck_tokens, waiting_lane
 from nodes import ingest
 
 MIB = 1024 * 1024
 LANES = {"/api/nodes/heartbeat": ingest.heartbeat_lane, "/api/jobs/pending": waiting_lane}
 ingest.work_waiting = board.has_work
+board.chore = recheck_tokens
 lanes.direct["/api/nodes/heartbeat"] = ingest.take_directly
 
 

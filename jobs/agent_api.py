@@ -16,11 +16,14 @@ from rest_framework.views import APIView
 from hyprbox.lib import signing
 from hyprbox.lib.api import IsAgent, StrictBooleanField, StrictSerializer, actor_of, parse
 from hyprbox.lib.errors import Unavailable
-from jobs import reports, together
+from jobs import reports, selectors, together
 from jobs.api import JobRowSerializer
 from jobs.output import Piece
 from jobs.states import CHUNK_LIMIT, RUNNING_LEASE_SECONDS, Reason, Stream
+from tokens import selectors as tokens
 from tokens.authentication import NodeTokenAuthentication
+from tokens.errors import BadToken
+from tokens.models import NodeToken
 
 PHASES = ("check", "apply", "verify", "rollback")
 STATUSES = ("succeeded", "failed", "cancelled")
@@ -103,6 +106,19 @@ class AgentView(APIView):
     permission_classes: Sequence[Any] = (IsAgent,)
 
 
+class ReportAuthentication(NodeTokenAuthentication):
+    """The token of a removed node may still tell of the jobs that run there: else they would never hear of their cancel."""
+
+    def find(self, text: str, request: Request) -> NodeToken:
+        try:
+            return super().find(text, request)
+        except BadToken:
+            token = tokens.find_revoked(text)
+            if not selectors.may_still_report(token, job_id=request.parser_context["kwargs"]["job_id"]):
+                raise
+            return token
+
+
 class Start(AgentView):
     def post(self, request: Request, job_id: Any) -> Response:
         given = parse(ClaimInput, request)
@@ -111,6 +127,8 @@ class Start(AgentView):
 
 
 class Output(AgentView):
+    authentication_classes = (ReportAuthentication,)
+
     def post(self, request: Request, job_id: Any) -> Response:
         given = parse(OutputInput, request)
         receipt = reports.add_output(
@@ -124,6 +142,8 @@ class Output(AgentView):
 
 
 class Complete(AgentView):
+    authentication_classes = (ReportAuthentication,)
+
     def post(self, request: Request, job_id: Any) -> Response:
         given = parse(CompleteInput, request)
         claim_id = given.pop("claim_id")

@@ -13,6 +13,10 @@ class JobNotCancellable(Conflict):
     """This job has already finished."""
 
 
+class NodeInContact(Conflict):
+    """This job's agent is in contact. Cancel it without force; give it up when it has not ended a minute after that."""
+
+
 class JobNotFinished(Conflict):
     """This job has not finished yet: cancel it first, or wait."""
 

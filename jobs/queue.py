@@ -22,18 +22,17 @@ from hyprbox.lib import db, live
 from hyprbox.lib.crash import crash_point, is_test
 from hyprbox.lib.errors import Overloaded, Unavailable
 from hyprbox.lib.prepared import Pipeline, Row
-from jobs.states import CLAIM_LEASE_SECONDS
+from jobs.states import CLAIM_LEASE_SECONDS, CLAIMS_LOCK
 
 MAX_BATCH = 256
 MAX_QUEUED = 4096
 RECHECK_SECONDS = 2.0
 ANSWER_SECONDS = 1.5  # what the database has for one batch before it counts as away
 RETRY_SECONDS = 0.3
-ADVISORY_LOCK = 0x6879_7072  # "hypr"
 
 # A request that holds a claim gets it again; the others get their node's next job. Each lookup goes by node through
 # a partial index, so that neither a node's history nor other nodes' queues cost anything.
-_LOCK = f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"
+_LOCK = f"SELECT pg_advisory_xact_lock({CLAIMS_LOCK})"
 CLAIM = f"""
 WITH wanted AS (
   SELECT * FROM unnest($1::uuid[], $2::uuid[]) AS w(node, request)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -33,6 +33,7 @@ from jobs.errors import (
 from jobs.models import Job, Transcript
 from jobs.moves import move, tell, tell_node
 from jobs.states import (
+    CLAIMS_LOCK,
     LATE_RESULT_DAYS,
     LOST_AFTER_SECONDS,
     REFUSALS,
@@ -90,6 +91,8 @@ def start(*, by: Actor, job_id: uuid.UUID, claim_id: uuid.UUID) -> Job:
             return job
         if job.is_finished:
             raise JobFinished()
+        if not _has_room(job):
+            raise StaleClaim("The node's places were given to other jobs after this claim's lease had run out.")
         lease = Now() + timedelta(seconds=RUNNING_LEASE_SECONDS)
         deadline = Now() + timedelta(seconds=job.timeout_seconds + LOST_AFTER_SECONDS)
         fresh = Q(claim_id=claim_id, expires_at__gt=Now())
@@ -97,6 +100,16 @@ def start(*, by: Actor, job_id: uuid.UUID, claim_id: uuid.UUID) -> Job:
             return job
         expire(job)
     raise JobFinished("This job expired before it was started.")
+
+
+def _has_room(job: Job) -> bool:
+    """Whether a claim may still start. Within its lease it has a place; past it others may have been given that."""
+    if Job.objects.filter(pk=job.pk, lease_expires_at__gt=Now()).exists():
+        return True
+    with connection.cursor() as cursor:  # nothing is handed out meanwhile
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [CLAIMS_LOCK])
+    is_held = Q(status=Status.RUNNING) | Q(status=Status.QUEUED, claim_id__isnull=False, lease_expires_at__gt=Now())
+    return Job.objects.filter(is_held, node=job.node).exclude(pk=job.pk).count() < job.node.concurrency
 
 
 def expire(job: Job) -> None:
@@ -255,6 +268,9 @@ def _check_result(job: Job, result: Result) -> None:
 
 
 def _finish(job: Job, result: Result, digest: str, by: Actor) -> None:
+    if result.status == "cancelled" and job.cancel_requested_at is None:
+        # Nobody asked for it, so it is none: the agent ended the script, for a reason that only its log knows.
+        result = replace(result, status="failed", reason=Reason.AGENT_ERROR)
     status = {"succeeded": Status.SUCCEEDED, "failed": Status.FAILED, "cancelled": Status.CANCELLED}[result.status]
     was_queued = job.status == Status.QUEUED
     changes: dict[str, Any] = {

@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, F, Q, QuerySet
+from django.db.models.functions import Now
 
 from hyprbox.lib.actors import Actor, Capability, require
 from jobs import output
 from jobs.errors import UnknownJob
 from jobs.models import Job
 from jobs.states import Status
+from tokens.models import NodeToken
 
 # Null for whoever may not see output.
 PRIVATE_FIELDS = ("script", "variables", "signature")
@@ -47,6 +49,15 @@ def list_jobs(
     if since:
         jobs = jobs.filter(created_at__gte=since)
     return jobs
+
+
+def may_still_report(token: NodeToken, *, job_id: uuid.UUID) -> bool:
+    """Whether a token that was revoked with its node may tell of this job: it runs, or ended within the last hour."""
+    if token.node_pk is None:
+        return False
+    theirs = Job.objects.filter(pk=job_id, node_id=token.node_pk, node__removed_at__lte=token.revoked_at)
+    ended = Q(finished_at__gt=F("node__removed_at")) & Q(finished_at__gt=Now() - timedelta(hours=1))
+    return theirs.filter(Q(status=Status.RUNNING) | ended).exists()
 
 
 def find_jobs(*, by: Actor, q: str) -> QuerySet[Job]:

@@ -22,10 +22,10 @@ from hyprbox.lib.crash import crash_point
 from hyprbox.lib.errors import InvalidInput
 from hyprbox.lib.rowmac import RowTampered
 from jobs import payloads, selectors
-from jobs.errors import JobNotCancellable, JobNotFinished, KeyReused, NodeRemoved, UnknownJob
+from jobs.errors import JobNotCancellable, JobNotFinished, KeyReused, NodeInContact, NodeRemoved, UnknownJob
 from jobs.models import Batch, IdempotencyKey, Job, Transcript
 from jobs.moves import move, tell, tell_node
-from jobs.states import Mode, Status
+from jobs.states import OBEY_SECONDS, Mode, Status
 from nodes.models import Node
 from presets import params, rendering
 from presets import selectors as presets
@@ -94,7 +94,7 @@ def queue_job(
 def request_cancel(*, by: Actor, job_id: uuid.UUID | str, force: bool = False) -> Job:
     """Cancel a queued job at once, ask a running one's agent to, or with `force` give it up.
 
-    Raises `UnknownJob`, `JobNotCancellable` for a finished one.
+    Raises `UnknownJob`, `JobNotCancellable` for a finished one, `NodeInContact` for force without need.
     """
     require(by, Capability.FORCE_CANCEL if force else Capability.RUN_JOBS)
     with transaction.atomic():
@@ -103,6 +103,8 @@ def request_cancel(*, by: Actor, job_id: uuid.UUID | str, force: bool = False) -
             move(job, to=Status.CANCELLED, cancel_requested_at=Now())
             _note(Action.JOB_CANCELLED, by, job)
         elif job.status == Status.RUNNING and force:
+            if not _is_out_of_reach(job):
+                raise NodeInContact()
             move(job, to=Status.CANCELLED, cancel_requested_at=Now(), outcome_unknown=True)
             _note(Action.JOB_FORCE_CANCELLED, by, job)
         elif job.status == Status.RUNNING:
@@ -115,6 +117,13 @@ def request_cancel(*, by: Actor, job_id: uuid.UUID | str, force: bool = False) -
             raise JobNotCancellable()
         tell_node(job.node_id)
     return job
+
+
+def _is_out_of_reach(job: Job) -> bool:
+    """Its lease ran out, or it was asked to end a while ago and did not."""
+    is_silent = Q(lease_expires_at=None) | Q(lease_expires_at__lte=Now())
+    is_deaf = Q(cancel_requested_at__lte=Now() - timedelta(seconds=OBEY_SECONDS))
+    return Job.objects.filter(is_silent | is_deaf, pk=job.pk).exists()
 
 
 def retry_job(*, by: Actor, job_id: uuid.UUID | str) -> Job:

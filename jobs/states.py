@@ -59,9 +59,11 @@ SERVER_REASONS: Final = frozenset({Reason.EXPIRED, Reason.LOST})
 OUTPUT_CAP: Final = 4 * 1024 * 1024  # bytes kept of each stream
 CHUNK_LIMIT: Final = 256 * 1024  # bytes of one chunk
 CLAIM_LEASE_SECONDS: Final = 30
+CLAIMS_LOCK: Final = 0x6879_7072  # "hypr", an advisory lock: whoever holds it gives the nodes' places away
 RUNNING_LEASE_SECONDS: Final = 60
 LOST_AFTER_SECONDS: Final = 300  # past the time-out, without contact
 LATE_RESULT_DAYS: Final = 7
+OBEY_SECONDS: Final = 60  # after which a cancel that had no effect may be forced
 
 
 def can_move(before: str, after: str) -> bool:

@@ -1,6 +1,6 @@
 """What many agents report at once, in one statement and one COMMIT: jobs started, jobs completed.
 
-These are the usual reports, each guarded by everything that makes it usual: a fresh claim that starts, a running job
+These are the usual reports, each guarded by everything that makes it usual: a claim that starts within its lease, a running job
 whose whole output is stored. A report that is not among the rows that come back is none of these, or its row was
 locked: then `jobs.reports` finds out what it is, one at a time. Locks are never waited for, so a batch cannot take
 part in a deadlock, and one job's trouble does not hold up the others.
@@ -50,6 +50,7 @@ WITH usual AS (  -- IS TRUE: found by its id, not among all that have this statu
     SELECT j.id FROM jobs_job j
     WHERE j.id = asked.job AND j.node_id = asked.node AND j.claim_id = asked.claim
       AND (j.status = 'QUEUED') IS TRUE AND j.expires_at > statement_timestamp()
+      AND j.lease_expires_at > statement_timestamp()
     FOR UPDATE SKIP LOCKED
   ) AS mine
 ), moved AS (
@@ -68,6 +69,7 @@ WITH usual AS (
     SELECT j.id FROM jobs_job j
     WHERE j.id = asked.job AND j.node_id = asked.node AND j.claim_id = asked.claim
       AND (j.status = 'RUNNING') IS TRUE AND j.completion_sha256 = ''
+      AND (asked.status <> 'CANCELLED' OR j.cancel_requested_at IS NOT NULL)
     FOR UPDATE SKIP LOCKED
   ) AS mine CROSS JOIN LATERAL (
     SELECT t.job_id FROM jobs_transcript t

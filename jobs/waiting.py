@@ -17,12 +17,14 @@ from urllib.parse import parse_qsl
 
 from hyprbox.lib import lanes
 from hyprbox.lib.errors import Forbidden, HyprBoxError, InvalidInput, MethodNotAllowed, NotAuthenticated, Unavailable
+from hyprbox.lib.threads import in_thread
 from jobs.queue import Claim, Held, board, dispatcher
 from jobs.states import CLAIM_LEASE_SECONDS
 from nodes import names
 from tokens import secrets
 from tokens.cache import TokenCache, VerifiedToken
 from tokens.errors import BadToken, OtherNode
+from tokens.services import retire_predecessors
 
 MAX_WAIT_SECONDS = 30.0
 DEFAULT_WAIT_SECONDS = 25.0
@@ -36,12 +38,13 @@ def _wake(node_pk: uuid.UUID) -> None:
     board.wake(node_pk)
 
 
-async def _recheck_tokens(conn: Any) -> None:
-    """All that wait, in one statement: an idle fleet must not cost one for each agent."""
+async def recheck_tokens(conn: Any) -> None:
+    """All that wait, in one statement: an idle fleet must not cost one for each agent. The roof makes it the board's."""
     await _tokens.recheck(conn)
 
 
 _tokens = TokenCache(on_change=_wake)
+_retired: set[uuid.UUID] = set()  # rotated tokens whose predecessors have ended, as far as this process knows
 _buckets = lanes.TokenBucket()
 
 
@@ -146,8 +149,8 @@ async def _answer(
 ) -> dict[str, Any]:
     node_pk = token.node_pk
     assert node_pk is not None
-    board.chore = _recheck_tokens
     await board.ensure()
+    await _retire_predecessor(token)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + poll.wait
     gone = loop.create_task(_until_gone(receive))
@@ -171,6 +174,13 @@ async def _answer(
         gone.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await gone
+
+
+async def _retire_predecessor(token: VerifiedToken) -> None:
+    """The successor of a rotation is used: the old token ends, as after a heartbeat."""
+    if token.replaces is not None and token.id not in _retired:
+        await in_thread(retire_predecessors, [token.id])
+        _retired.add(token.id)
 
 
 async def _look(poll: Poll, node_pk: uuid.UUID, is_wanted: Callable[[], bool]) -> tuple[Claim | None, list[str]] | None:

@@ -1,32 +1,37 @@
 """Reading nodes: lists, counts, cards, one node in full, and what happened to it.
 
-Pages get frozen dataclasses; the number of statements never depends on the number of nodes.
+Pages get frozen dataclasses; the number of statements never depends on the number of nodes. Cards, the timeline and the
+fleet as JSON have files of their own.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
 from typing import Any, cast
 
-import msgspec
 from django.db import connection
 from django.db.models import Avg, Case, Count, F, Q, Value, When
 from django.db.models.expressions import OrderBy
-from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Now
 
 from hyprbox.lib.errors import InvalidInput
 from nodes import rules
+from nodes.cards import NodeCard, cards
 from nodes.errors import UnknownNode
-from nodes.models import SPARK_POINTS, Node, NodeQuerySet, StatusFlip
-from nodes.series import Spark
-from nodes.sql import ArrayText, silence
-from nodes.status import METRICS, WORST_FIRST, Facts, Judgement, Reason, Rules, Status, judge, silence_between
-from tokens.models import NodeToken
+from nodes.models import Node, NodeQuerySet
+from nodes.rows import changes_sql, fleet_json, one_line
+from nodes.status import METRICS, WORST_FIRST, Facts, Judgement, Status, judge, silence_between
+from nodes.timeline import ActivityItem, ActivitySource, activity, activity_sources, flip_item, latest_flips
+
+__all__ = [
+    "ActivityItem", "ActivitySource", "Counts", "Facets", "NodeCard", "NodeDetail", "NodeFilter", "activity",
+    "activity_sources", "cards", "changes_sql", "count_by_status", "counts", "database_now", "facets", "facts_of",
+    "find_node", "fleet_json", "flip_item", "judge_node", "latest_flips", "list_nodes", "node_card", "node_cards",
+    "node_detail", "one_line", "touched",
+]  # fmt: skip
 
 ORDERINGS = (
     "node_id", "display_name", "group", "status", "last_seen_at", "created_at",
@@ -43,39 +48,6 @@ class NodeFilter:
     tag: str = ""
     q: str = ""
     ordering: str = "node_id"
-
-
-@dataclass(frozen=True, slots=True)
-class NodeCard:
-    """One node as lists, cards and live fragments show it."""
-
-    pk: uuid.UUID
-    node_id: str
-    display_name: str
-    group: str
-    tags: list[str]
-    region: str
-    os: str
-    agent_version: str
-    interval_seconds: int
-    status: Status
-    reasons: tuple[Reason, ...]
-    status_since: datetime | None
-    first_seen_at: datetime | None
-    last_seen_at: datetime | None
-    cpu_percent: float | None
-    memory_percent: float | None
-    disk_percent: float | None
-    spark: Spark | None
-
-    @property
-    def label(self) -> str:
-        return self.display_name or self.node_id
-
-    @property
-    def is_fresh(self) -> bool:
-        """Whether its figures are of now: those of a silent node are only history."""
-        return self.status not in (Status.OFFLINE, Status.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,24 +94,6 @@ class Facets:
     tags: list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class ActivityItem:
-    """One thing that happened to a node. `kind` is status, token, job, backup; `status` colours it if it has one."""
-
-    at: datetime
-    kind: str
-    title: str
-    detail: str = ""
-    status: str = ""
-    ref: str = ""
-    extra: dict[str, Any] = field(default_factory=dict)
-
-
-# Higher apps add their part of a node's activity here: (node, before, limit) -> items, newest first.
-ActivitySource = Callable[[Node, datetime | None, int], Iterable[ActivityItem]]
-activity_sources: list[ActivitySource] = []
-
-
 def database_now() -> datetime:
     with connection.cursor() as cursor:
         cursor.execute("SELECT now()")
@@ -161,6 +115,7 @@ def facts_of(node: Node, now: datetime) -> Facts:
         metrics={metric: getattr(node, metric) for metric in METRICS},
         clock_offset_seconds=node.clock_offset_seconds,
         announced=node.announced_status,
+        spool_problem=node.metrics.get("spool_unwritable"),
     )
 
 
@@ -197,59 +152,6 @@ def _ordering(text: str) -> list[OrderBy | str]:
     rank = Case(*(When(effective_status=s, then=Value(i)) for i, s in enumerate(WORST_FIRST)))
     key = OrderBy(rank if name == "status" else F(name), descending=text.startswith("-"), nulls_last=True)
     return [key] if name == "node_id" else [key, "node_id"]
-
-
-_CARD_COLUMNS = (
-    "silence", "id", "node_id", "display_name", "group", "tags", "region", "os", "os_version", "agent_version",
-    "interval_seconds", "announced_status", "announced_at", "first_seen_at", "last_seen_at", "clock_offset_seconds",
-    "cpu_percent", "memory_percent", "disk_percent",
-    "sparkline__ends_at", "sparkline__step_seconds", "cpu_spark",
-)  # fmt: skip
-_points = msgspec.json.Decoder(list[float | None]).decode
-
-
-def cards(nodes: NodeQuerySet) -> list[NodeCard]:
-    """The nodes of a queryset as cards, each with its CPU as a sparkline, in one statement."""
-    in_force = rules.current()
-    rows = nodes.annotate(
-        silence=silence(),
-        os=KeyTextTransform("os", "inventory"),
-        os_version=KeyTextTransform("os_version", "inventory"),
-        cpu_spark=ArrayText("sparkline__cpu_percent"),
-    )
-    return [_card(row, in_force) for row in rows.values_list(*_CARD_COLUMNS)]
-
-
-def _card(row: tuple[Any, ...], in_force: Rules) -> NodeCard:
-    (
-        silent, pk, node_id, display_name, group, tags, region, os, os_version, agent_version, interval, announced,
-        announced_at, first_seen_at, last_seen_at, clock_offset, cpu, memory, disk,
-        ends_at, step, cpu_spark,
-    ) = row  # fmt: skip
-    metrics = {"cpu_percent": cpu, "memory_percent": memory, "disk_percent": disk}
-    judgement = judge(Facts(silent, interval, metrics, clock_offset, announced), in_force)
-    spark = None
-    if ends_at is not None and last_seen_at is not None:
-        late = (last_seen_at - ends_at).total_seconds()
-        spark = Spark(ends_at, step, _up_to_now(_points(cpu_spark), cpu, late, step))
-    elif last_seen_at is not None:
-        spark = Spark(last_seen_at, 60, [cpu])
-    return NodeCard(
-        pk, node_id, display_name, group, tags, region, f"{os or ''} {os_version or ''}".strip(), agent_version,
-        interval, judgement.status, judgement.reasons, announced_at if announced == judgement.status else None,
-        first_seen_at, last_seen_at, cpu, memory, disk, spark,
-    )  # fmt: skip
-
-
-def _up_to_now(points: list[float | None], newest: float | None, late: float, step: int) -> list[float | None]:
-    """Stored points with the newest figure as the last one, so that a sparkline moves with every heartbeat.
-
-    `late` is how many seconds after the end of the stored points that figure was measured.
-    """
-    if late <= 0:
-        return [*points[:-1], newest]
-    missed = min(SPARK_POINTS - 1, -int(-late // step) - 1)
-    return [*points[missed + 1 :], *([None] * missed), newest]
 
 
 def node_card(node_id: str) -> NodeCard:
@@ -317,106 +219,6 @@ def facets() -> Facets:
         )
         groups, tags = cursor.fetchone()
     return Facets(groups, tags)
-
-
-def activity(node: Node, *, before: datetime | None = None, limit: int = 50) -> list[ActivityItem]:
-    """What happened to a node, newest first: status flips, token events and what higher apps add."""
-    items = [*_flip_items(node, before, limit), *_token_items(node, before)]
-    for source in activity_sources:
-        items.extend(source(node, before, limit))
-    items.sort(key=lambda item: item.at, reverse=True)
-    return items[:limit]
-
-
-def _flip_items(node: Node, before: datetime | None, limit: int) -> list[ActivityItem]:
-    flips = StatusFlip.objects.filter(node=node).order_by("-at")
-    if before is not None:
-        flips = flips.filter(at__lt=before)
-    return [flip_item(flip) for flip in flips[:limit]]
-
-
-def flip_item(flip: StatusFlip) -> ActivityItem:
-    after, earlier = Status(flip.after), Status(flip.before)
-    detail = " ".join(str(reason["message"]) for reason in flip.reasons) or f"It was {earlier.label.lower()} before."
-    return ActivityItem(flip.at, "status", f"{after.label}", detail, after, str(flip.pk), {"before": str(earlier)})
-
-
-def _token_items(node: Node, before: datetime | None) -> list[ActivityItem]:
-    items = []
-    for token in NodeToken.objects.filter(node_pk=node.pk).defer("digest"):
-        ref = str(token.pk)
-        items.append(ActivityItem(token.created_at, "token", "Token created", token.name, ref=ref))
-        if token.revoked_at is not None:
-            items.append(ActivityItem(token.revoked_at, "token", "Token revoked", token.name, ref=ref))
-    return [item for item in items if before is None or item.at < before]
-
-
-def latest_flips(since: datetime, limit: int = 200) -> list[tuple[str, ActivityItem]]:
-    """(node_id, flip) of the whole fleet after `since`, oldest first."""
-    flips = StatusFlip.objects.filter(at__gt=since).select_related("node").order_by("at")[:limit]
-    return [(flip.node.node_id, flip_item(flip)) for flip in flips]
-
-
-_PUBLIC = (
-    "node_id", "display_name", "group", "tags", "region", "agent_version", "interval_seconds", "last_seen_at",
-    "cpu_percent", "memory_percent", "disk_percent",
-)  # fmt: skip
-_SPARK_COLUMNS = {
-    "spark_ends_at": F("sparkline__ends_at"),
-    "spark_step_seconds": F("sparkline__step_seconds"),
-    "spark_cpu_percent": F("sparkline__cpu_percent"),
-}
-
-
-def fleet_json(*, with_sparks: bool = False) -> str:
-    """A JSON list of all nodes, written by PostgreSQL: for a whole fleet a serializer would take most of the time.
-
-    With `with_sparks` each has the stored sparkline of its CPU.
-    """
-    sql, params = _rows_sql(rules.current(), with_sparks)
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {_JSON_LIST} FROM (SELECT {_columns(with_sparks)} FROM ({sql}) AS n) AS row", params)
-        return one_line(cursor.fetchone()[0])
-
-
-def changes_sql(*, is_by_time: bool) -> tuple[str, tuple[Any, ...]]:
-    """A statement for the fleet's stream, which runs it on a connection of its own; and its first parameters.
-
-    Its other parameters are node keys and a time. One row: now, a JSON list of the present nodes among the keys
-    (with `is_by_time` also of those heard after the time), the names of the removed ones among the keys.
-    """
-    sql, params = _rows_sql(rules.current(), False)
-    heard = " OR n.last_seen_at >= %s" if is_by_time else " AND %s::timestamptz IS NOT NULL"
-    changed = f"SELECT {_columns(False)} FROM ({sql}) AS n WHERE n.id = ANY(%s::uuid[]){heard}"
-    removed = "SELECT node_id FROM nodes_node WHERE removed_at IS NOT NULL AND id = ANY(%s::uuid[])"
-    return f"SELECT now(), (SELECT {_JSON_LIST} FROM ({changed}) AS row), ARRAY({removed})", params
-
-
-def one_line(text: str) -> str:
-    """PostgreSQL puts line ends between the items of a JSON list; an event stream would have to escape them."""
-    return text.replace("\n", "")
-
-
-_JSON_LIST = "COALESCE(json_agg(row), '[]')::text"
-
-
-def _columns(with_sparks: bool) -> str:
-    names = [*_PUBLIC, "status", *(_SPARK_COLUMNS if with_sparks else ())]
-    return ", ".join(f'n."{name}"' for name in names)
-
-
-@lru_cache(maxsize=8)
-def _rows_sql(in_force: Rules, with_sparks: bool) -> tuple[str, tuple[Any, ...]]:
-    """Present nodes with judged status as SQL: building it takes longer than running it for a few nodes."""
-    rows = (
-        Node.objects.present()
-        .judged(in_force)
-        .order_by("node_id")
-        .annotate(status=F("effective_status"))
-        .values("id", *_PUBLIC, "status", **(_SPARK_COLUMNS if with_sparks else {}))
-    )
-    sql, params = rows.query.sql_with_params()
-    return sql, tuple(params)
 
 
 def touched(*, since: datetime | None = None, node_pks: Iterable[uuid.UUID | str] = ()) -> NodeQuerySet:

@@ -28,7 +28,10 @@ def StatusCase(rules: Rules) -> Case:
         When(last_seen_at__isnull=True, then=Value(Status.UNKNOWN)),
         When(_is_offline(rules), then=Value(Status.OFFLINE)),
         When(_any_metric(rules, "critical"), then=Value(Status.CRITICAL)),
-        When(_any_metric(rules, "warning") | _is_late() | _is_clock_wrong(), then=Value(Status.WARNING)),
+        When(
+            _any_metric(rules, "warning") | _is_late() | _is_clock_wrong() | _takes_no_jobs(),
+            then=Value(Status.WARNING),
+        ),
         default=Value(Status.ONLINE),
     )
 
@@ -67,3 +70,7 @@ def _is_late() -> Q:
 
 def _is_clock_wrong() -> Q:
     return Q(clock_offset_seconds__gt=CLOCK_WARNING_SECONDS) | Q(clock_offset_seconds__lt=-CLOCK_WARNING_SECONDS)
+
+
+def _takes_no_jobs() -> Q:
+    return Q(metrics__has_key="spool_unwritable")

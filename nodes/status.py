@@ -63,6 +63,7 @@ class Facts:
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     clock_offset_seconds: float | None = None
     announced: str = Status.UNKNOWN
+    spool_problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,8 @@ def judge(facts: Facts, rules: Rules) -> Judgement:
     if offset is not None and abs(offset) > CLOCK_WARNING_SECONDS:
         side = "ahead" if offset > 0 else "behind"
         reasons.append(Reason("clock", Status.WARNING, f"Its clock is {spell(abs(offset))} {side}."))
+    if facts.spool_problem:
+        reasons.append(Reason("spool", Status.WARNING, f"It takes no jobs: {facts.spool_problem}."))
     reasons.sort(key=lambda reason: WORST_FIRST.index(reason.status))
     return Judgement(reasons[0].status if reasons else Status.ONLINE, tuple(reasons))
 

@@ -52,6 +52,7 @@ class Metrics(Struct, gc=False, forbid_unknown_fields=True, omit_defaults=True):
     processes: Count | None = None
     uptime_seconds: Amount | None = None
     disks: Annotated[list[Disk], Meta(max_length=256)] | None = None
+    spool_unwritable: Annotated[str, Meta(min_length=1, max_length=255)] | None = None  # why it takes no jobs
     failed_units: Count | Annotated[list[Name], Meta(max_length=256)] | None = None
 
 

@@ -21,6 +21,7 @@ ARROWS = {
 }
 REFUSALS = ("signature_invalid", "refused", "secret_unresolved", "clock_skew")
 MARGIN = 3.0
+OBEY_SECONDS, REPORT_SECONDS = 60.0, 3600.0
 
 
 class Model:
@@ -42,6 +43,7 @@ class Model:
         job = {
             "id": job_id, "node": node, "status": "QUEUED", "reason": "", "claim": None, "request": None, "lease": None,
             "expires": self.now + expires_in, "timeout": timeout, "deadline": None, "finished": None, "cancel": False,
+            "cancel_at": None, "outlives_its_node": False,
             "unknown": False, "contact_lost": False, "completion": None, "late": False, "sha256": sha256,
             "stdout": {"first": 0, "total": 0, "data": b""}, "stderr": {"first": 0, "total": 0, "data": b""},
             "audit": Counter({"job.queued": 1}), "exit_code": None,
@@ -94,6 +96,10 @@ class Model:
             return 200, ""
         if job["status"] != "QUEUED":
             return 409, "job_finished"
+        others = [other for other in self.jobs.values() if other["node"] is job["node"] and other is not job]
+        is_late = job["lease"][1] < self.now
+        if is_late and sum(map(self.uses_capacity, others)) >= job["node"]["concurrency"]:
+            return 409, "stale_claim"
         if job["expires"] <= self.now:
             self.expire(job)
             return 409, "job_finished"
@@ -138,7 +144,10 @@ class Model:
             return 200, ""
         if job["status"] == "QUEUED":
             job["audit"]["job.refused"] += 1
-        self.finish(job, body["status"].upper(), body.get("reason", ""))
+        if body["status"] == "cancelled" and not job["cancel"]:
+            self.finish(job, "FAILED", "agent_error")
+        else:
+            self.finish(job, body["status"].upper(), body.get("reason", ""))
         job.update(contact_lost=False, unknown=body.get("outcome_unknown", False), exit_code=body["exit_code"])
         return 200, ""
 
@@ -161,7 +170,13 @@ class Model:
 
     # --- what people and time do ---
 
+    def is_out_of_reach(self, job: dict[str, Any]) -> bool:
+        is_deaf = job["cancel_at"] is not None and job["cancel_at"] + OBEY_SECONDS < self.now
+        return job["lease"][1] < self.now or is_deaf
+
     def cancel(self, job: dict[str, Any], *, force: bool) -> int:
+        if job["status"] == "RUNNING" and force and not self.is_out_of_reach(job):
+            return 409
         if job["status"] == "QUEUED":
             self.finish(job, "CANCELLED")
             job["cancel"] = True
@@ -172,10 +187,25 @@ class Model:
             job["audit"]["job.force_cancelled"] += 1
         elif job["status"] == "RUNNING":
             job["audit"]["job.cancel_requested"] += not job["cancel"]
+            job["cancel_at"] = job["cancel_at"] or self.now
             job["cancel"] = True
         else:
             return 409
         return 200
+
+    def remove(self, node: dict[str, Any]) -> None:
+        """Its token may still tell of what ran there, until an hour after that ended."""
+        for job in self.jobs.values():
+            if job["node"] is node and job["status"] in ("QUEUED", "RUNNING"):
+                self.cancel(job, force=False)
+                job["outlives_its_node"] = True
+        self.removed.append(node)
+
+    def may_report(self, job: dict[str, Any]) -> bool:
+        if job["node"] not in self.removed:
+            return True
+        is_recent = job["finished"] is None or self.now < job["finished"] + REPORT_SECONDS
+        return job["outlives_its_node"] and is_recent
 
     def finish(self, job: dict[str, Any], status: str, reason: str = "") -> None:
         job.update(status=status, reason=reason, finished=self.now)
@@ -205,8 +235,12 @@ class Model:
                 found.append(job["lease"])
             if job["status"] == "RUNNING":
                 found.append((job["deadline"],) * 2)
+                if job["cancel_at"] is not None:
+                    found.append((job["cancel_at"] + OBEY_SECONDS,) * 2)
             elif job["finished"] is not None:
                 found.append((job["finished"] + LATE_DAYS * DAY,) * 2)
+                if job["outlives_its_node"]:
+                    found.append((job["finished"] + REPORT_SECONDS,) * 2)
         return found
 
     def seconds_to_clear(self) -> float:

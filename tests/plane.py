@@ -127,6 +127,7 @@ def bearer(user: User) -> str:
 
 def _forget(put: Callable[[Any, str, Any], None]) -> None:
     board, dispatcher = queue.Board(), queue.Dispatcher()
+    board.chore = waiting.recheck_tokens
     for module in (queue, waiting):
         put(module, "board", board)
         put(module, "dispatcher", dispatcher)

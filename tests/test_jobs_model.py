@@ -96,7 +96,7 @@ class Jobs(RuleBasedStateMachine):
 
     def held(self, draw: Draw) -> dict[str, Any]:
         """Mostly a job that an agent holds, if there is any, and one that it was told of."""
-        known = [job for job in self.model.jobs.values() if job["claim"] is not None and not self.is_dead(job)]
+        known = [job for job in self.model.jobs.values() if job["claim"] is not None and self.model.may_report(job)]
         held = [job for job in known if self.model.is_held(job)]
         if not known or draw(st.integers(0, 9)) == 9:
             return self.job(draw)
@@ -136,6 +136,13 @@ class Jobs(RuleBasedStateMachine):
             by = {"by": f"{seconds} seconds", "nodes": nodes, "keys": f"{self.run}%"}
             cursor.execute(
                 f"UPDATE jobs_job SET {moved.replace('%(by)s', '%(by)s::interval')} WHERE node_id = ANY(%(nodes)s)", by
+            )
+            cursor.execute(
+                "UPDATE nodes_node SET removed_at = removed_at - %(by)s::interval WHERE id = ANY(%(nodes)s)", by
+            )
+            cursor.execute(
+                "UPDATE tokens_nodetoken SET revoked_at = revoked_at - %(by)s::interval WHERE node_pk = ANY(%(nodes)s)",
+                by,
             )
             cursor.execute(
                 "UPDATE jobs_idempotencykey SET created_at = created_at - %(by)s::interval WHERE key LIKE %(keys)s", by
@@ -266,7 +273,8 @@ class Jobs(RuleBasedStateMachine):
         claim = draw(st.sampled_from([str(uuid.uuid4()), *old]))
         body = {"start": {}, "output": {"chunks": [chunk("stdout", 0, b"x")]}, "complete": ending()}[verb]
         answer = self.report(job, verb, claim, **body)
-        self.expect(answer, *((401, "") if self.is_dead(job) else self.model.takes_output(job, claim)))
+        is_dead = self.is_dead(job) if verb == "start" else not self.model.may_report(job)
+        self.expect(answer, *((401, "") if is_dead else self.model.takes_output(job, claim)))
 
     def call_for_another_nodes_job(self, draw: Draw) -> None:
         job = self.job(draw)
@@ -280,7 +288,7 @@ class Jobs(RuleBasedStateMachine):
         offset, data, status, code = self.piece(job[stream], kind, draw(WORDS), draw(PICK))
         chunks = [] if kind == "none" else [chunk(stream, offset, data, skipped=kind == "skipped")]
         answer = self.report(job, "output", job["claim"], chunks=chunks, phase="apply")
-        if self.is_dead(job):
+        if not self.model.may_report(job):
             self.expect(answer, 401)
             return
         allowed = self.model.takes_output(job, job["claim"] or "none")
@@ -337,7 +345,7 @@ class Jobs(RuleBasedStateMachine):
 
     def end(self, job: dict[str, Any], body: dict[str, Any]) -> None:
         answer = self.report(job, "complete", job["claim"], **body)
-        if self.is_dead(job):
+        if not self.model.may_report(job):
             self.expect(answer, 401)
             return
         self.expect(answer, *self.model.complete(job, job["claim"] or "none", body))
@@ -389,9 +397,7 @@ class Jobs(RuleBasedStateMachine):
         for job in self.model.jobs.values():
             if job["node"] is node:
                 self.touched.add(job["id"])
-                if job["status"] in ("QUEUED", "RUNNING"):
-                    self.model.cancel(job, force=False)
-        self.model.removed.append(node)
+        self.model.remove(node)
         self.enrol(node["name"], node["concurrency"])
 
     # --- invariants ---

@@ -50,6 +50,15 @@ def test_the_old_token_works_until_the_new_one_was_used(up: Plane, ada: Any, web
     assert (beat(up, new), up.poll("web-1", new).status_code) == (202, 200)
 
 
+def test_a_poll_with_the_new_token_ends_the_old_one(up: Plane, ada: Any, web_1: Node) -> None:
+    old = factories.make_token(web_1)
+    new = rotated(up, bearer(ada), old)
+    assert up.poll("web-1", old).status_code == 200
+    assert up.poll("web-1", new).status_code == 200
+    wait_for(lambda: up.poll("web-1", old).status_code == 401, seconds=5)
+    assert factories.token_row(old).revoked_at is not None
+
+
 def test_an_unused_successor_leaves_the_old_token_a_day(up: Plane, ada: Any, web_1: Node) -> None:
     old = factories.make_token(web_1)
     rotated(up, bearer(ada), old)

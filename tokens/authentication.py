@@ -26,7 +26,7 @@ class NodeTokenAuthentication(BaseAuthentication):
         if scheme.lower() != "bearer" or not text.startswith(secrets.SCHEME):
             raise NotAuthenticated("This address takes a node token.")
         try:
-            token = selectors.find_presented(text.strip())
+            token = self.find(text.strip(), request)
         except RowTampered as error:
             audit.note_tampered(error)
             raise BadToken() from error
@@ -35,6 +35,10 @@ class NodeTokenAuthentication(BaseAuthentication):
         http = request._request
         ip, request_id = getattr(http, "client_ip", ""), getattr(http, "id", "")
         return token, Actor.agent(id=str(token.node_pk), name=token.node_id, ip=ip, request_id=request_id)
+
+    def find(self, text: str, request: Request) -> NodeToken:
+        """Raises `BadToken`, `RowTampered`."""
+        return selectors.find_presented(text)
 
     def authenticate_header(self, request: Request) -> str:
         return "Bearer"

@@ -22,8 +22,17 @@ def find_presented(text: str) -> NodeToken:
 
     Raises `RowTampered` for one whose row HyprBox did not leave so.
     """
+    return _match(NodeToken.objects.usable(), text)
+
+
+def find_revoked(text: str) -> NodeToken:
+    """The revoked token that `text` is. Raises `BadToken`, `RowTampered`."""
+    return _match(NodeToken.objects.filter(revoked_at__isnull=False), text)
+
+
+def _match(tokens: QuerySet[NodeToken], text: str) -> NodeToken:
     presented = secrets.parse(text)
-    for row in sealed.with_newest(NodeToken.objects.usable().filter(prefix=presented.prefix))[:5]:
+    for row in sealed.with_newest(tokens.filter(prefix=presented.prefix))[:5]:
         if secrets.matches(row, presented):
             sealed.check(row)
             return row

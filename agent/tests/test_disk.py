@@ -71,11 +71,13 @@ def test_a_full_disk_takes_no_job_and_stops_no_heartbeat(plane, agent_process, d
     plane.wait(lambda: len(plane.heartbeats) >= 3)
     job = plane.queue({"apply": "echo ran"})
     wait_for(lambda: "spool_unwritable" in agent_process.log)
+    wait_for(lambda: "space" in plane.heartbeats[-1]["metrics"].get("spool_unwritable", ""))
     beats = [beat["beat"] for beat in plane.heartbeats]
     assert beats == sorted(set(beats))
     assert (job.status, job.claim_id) == ("QUEUED", None)
     filler.unlink()
     assert plane.finished(job, 60).status == "SUCCEEDED"
+    wait_for(lambda: "spool_unwritable" not in plane.heartbeats[-1]["metrics"])
 
 
 def test_a_disk_that_has_no_room_for_a_job_lets_it_wait(plane, agent_process, disk):

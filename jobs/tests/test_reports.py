@@ -247,8 +247,43 @@ def test_the_real_result_wins_over_a_cancel(api: Any, otto: Any, running: Runnin
 
 def test_only_an_admin_gives_a_job_up(api: Any, otto: Any, ada: Any, running: Running) -> None:
     assert api.by(otto).post(f"/api/jobs/{running.job.pk}/cancel", {"force": True}).status_code == 403
+    silent_since(running, timezone.now())
     answer = api.by(ada).post(f"/api/jobs/{running.job.pk}/cancel", {"force": True}).json()
     assert (answer["status"], answer["outcome_unknown"]) == ("CANCELLED", True)
+
+
+def silent_since(running: Running, moment: Any) -> None:
+    Job.objects.filter(pk=running.job.pk).update(lease_expires_at=moment)
+
+
+def test_a_job_is_not_given_up_while_its_agent_is_there(api: Any, ada: Any, running: Running) -> None:
+    path = f"/api/jobs/{running.job.pk}/cancel"
+    for asked_before in (None, timezone.now() - timedelta(seconds=50)):
+        Job.objects.filter(pk=running.job.pk).update(cancel_requested_at=asked_before)
+        answer = api.by(ada).post(path, {"force": True})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (409, "node_in_contact")
+        assert "without force" in answer.json()["error"]["message"]
+    # It has been asked to, and a minute later it has not done it.
+    Job.objects.filter(pk=running.job.pk).update(cancel_requested_at=timezone.now() - timedelta(seconds=61))
+    assert api.by(ada).post(path, {"force": True}).json()["status"] == "CANCELLED"
+
+
+def test_a_cancel_that_nobody_asked_for_is_none(running: Running) -> None:
+    body = ending(status="cancelled", exit_code=None, signal=15)
+    answer = running.call("complete", **body).json()
+    assert (answer["status"], answer["reason"], answer["signal"]) == ("FAILED", "agent_error", 15)
+    assert running.call("complete", **body).status_code == 200
+
+
+def test_a_start_past_its_lease_takes_no_place_of_others(api: Any, job: Job) -> None:
+    late = factories.claim(job, lease_seconds=-1)
+    token = factories.make_token(job.node)
+    other = factories.make_job(job.node)
+    factories.claim(other)
+    answer = api.agent(token).post(f"/api/jobs/{job.pk}/start", {"claim_id": str(late)})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "stale_claim")
+    Job.objects.filter(pk=other.pk).update(lease_expires_at=timezone.now())
+    assert api.agent(token).post(f"/api/jobs/{job.pk}/start", {"claim_id": str(late)}).status_code == 200
 
 
 def test_a_lost_job_keeps_its_state_when_the_result_comes_late(running: Running) -> None:

@@ -100,11 +100,13 @@ def life(agent: Any, job: Job, **end: Any) -> tuple[dict[str, Any], set[str], An
     with psycopg.connect(**db.connection_params(), autocommit=True) as heard:
         heard.execute(f"LISTEN {live.CHANNEL}")
         assert post(agent, job, "start").status_code == 200
+        if end.get("status") == "cancelled":
+            Job.objects.filter(pk=job.pk).update(cancel_requested_at=job.created_at)
         answer = post(agent, job, "complete", **ending(**end))
         assert answer.status_code == 200, answer.content
         heard_of = [json.loads(note.payload) for note in heard.notifies(timeout=0.5)]
     unlike = ("id", "created_at", "expires_at", "claim_id", "request_id", "payload", "signature", "completion_sha256")
-    times = ("claimed_at", "started_at", "finished_at", "lease_expires_at", "deadline_at")
+    times = ("claimed_at", "started_at", "finished_at", "lease_expires_at", "deadline_at", "cancel_requested_at")
     row = Job.objects.values().get(pk=job.pk)
     span = row["deadline_at"] - row["started_at"], row["lease_expires_at"] - row["started_at"]
     row = {name: value for name, value in row.items() if name not in unlike}

@@ -33,6 +33,7 @@ async def fresh_lane(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     monkeypatch.setattr(live, "hub", live.Hub())
     monkeypatch.setattr(live, "listener", live.Listener(live.hub))
     board, dispatcher = queue.Board(), queue.Dispatcher()
+    board.chore = waiting.recheck_tokens
     for name, value in (("board", board), ("dispatcher", dispatcher)):
         monkeypatch.setattr(queue, name, value)
         monkeypatch.setattr(waiting, name, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from nodes import rules as process_rules
 from nodes import selectors
 from nodes.models import Node
 from nodes.status import Facts, Rules, Status, judge, spell
@@ -43,6 +45,8 @@ CASES = [
     (facts(clock_offset_seconds=301), RULES, Status.WARNING, ["clock"]),
     (facts(clock_offset_seconds=-301), RULES, Status.WARNING, ["clock"]),
     (facts(clock_offset_seconds=300), RULES, Status.ONLINE, []),
+    (facts(spool_problem="only 3 MiB free"), RULES, Status.WARNING, ["spool"]),
+    (facts(disk_percent=99, spool_problem="only 3 MiB free"), RULES, Status.CRITICAL, ["disk_percent", "spool"]),
     (facts(5000, cpu_percent=100), RULES, Status.OFFLINE, ["silent"]),
 ]
 
@@ -74,6 +78,7 @@ percent = st.none() | st.sampled_from([0.0, 84.9, 85.0, 89.99, 90.0, 95.0, 97.0,
     disk=percent,
     offset=st.none() | st.sampled_from([-4000.0, -300.0, 0.0, 300.0, 300.5]),
     announced=st.sampled_from(Status.values),
+    spool=st.sampled_from(["", "only 3 MiB free"]),
     is_settling=st.booleans(),
 )
 def test_python_and_sql_agree(
@@ -84,6 +89,7 @@ def test_python_and_sql_agree(
     disk: float | None,
     offset: float | None,
     announced: str,
+    spool: str,
     is_settling: bool,
 ) -> None:
     Node.objects.all().delete()
@@ -97,6 +103,7 @@ def test_python_and_sql_agree(
         disk_percent=disk,
         clock_offset_seconds=offset,
         announced_status=announced,
+        metrics={"spool_unwritable": spool} if spool else {},
     )
     rules = Rules(is_settling=is_settling)
     node = Node.objects.judged(rules).get()
@@ -104,8 +111,12 @@ def test_python_and_sql_agree(
 
 
 @pytest.mark.django_db
-def test_a_server_that_just_started_declares_nobody_offline() -> None:
+@pytest.mark.parametrize(("age", "expected"), [(299.0, Status.WARNING), (301.0, Status.OFFLINE)])
+def test_a_server_declares_nobody_offline_for_five_minutes(
+    monkeypatch: pytest.MonkeyPatch, age: float, expected: Status
+) -> None:
     make_node("db-1", last_seen_at=timezone.now() - timedelta(hours=1), announced_status=Status.ONLINE)
     make_node("db-2", last_seen_at=timezone.now() - timedelta(hours=1), announced_status=Status.OFFLINE)
-    assert selectors.counts().by_status[Status.OFFLINE] == 1
-    assert selectors.judge_node(selectors.find_node("db-1")).status == Status.WARNING
+    monkeypatch.setattr(process_rules, "_started", time.monotonic() - age)
+    assert selectors.judge_node(selectors.find_node("db-1")).status == expected
+    assert selectors.counts().by_status[Status.OFFLINE] == 1 + (expected == Status.OFFLINE)
