@@ -134,7 +134,7 @@ def credential(scope: lanes.Scope) -> str:
 def caller(shown: str) -> str:
     """Under which name a credential is counted. A name made up for somebody else is not believed."""
     try:
-        return f"user {jwt.read_access(shown)[0]}"
+        return f"user {jwt.read_access(shown).user_id}"
     except NotAuthenticated:
         return hashlib.blake2b(shown.encode("utf-8", "replace"), digest_size=12).hexdigest()
 

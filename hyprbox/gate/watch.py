@@ -38,11 +38,18 @@ class Watch:
         self._waiting[mine] = loop.time()
         if self._task is None or self._task.done() or self._task.get_loop() is not loop:
             self._conn = None
-            self._task = loop.create_task(self._watch(), name="database-watch")
+            self._task = loop.create_task(self._watch_and_close(), name="database-watch")
         try:
             yield mine
         finally:
             self._waiting.pop(mine, None)
+
+    async def _watch_and_close(self) -> None:
+        try:
+            await self._watch()
+        finally:
+            if self._conn is not None:
+                await self._conn.close()
 
     async def _watch(self) -> None:
         loop = asyncio.get_running_loop()

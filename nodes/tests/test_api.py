@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from accounts.models import User
-from nodes import history, selectors, services
+from nodes import history, selectors, services, timeline
 from nodes.models import Heartbeat, Node
 from nodes.selectors import ActivityItem, NodeFilter
 from nodes.status import Status
@@ -186,7 +186,7 @@ class TestActivity:
         make_token(node, name="first")
         services.announce_flips()
         job = ActivityItem(timezone.now() + timedelta(hours=1), "job", "Ran system-report")
-        monkeypatch.setattr(selectors, "activity_sources", [lambda node, before, limit: [job]])
+        monkeypatch.setattr(timeline, "activity_sources", [lambda node, before, limit: [job]])
         items = person.get("/api/nodes/web-1/activity").json()["results"]
         assert items[0]["kind"] == "job"
         assert {item["kind"] for item in items} == {"job", "status", "token"}

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import psycopg
 
 from hyprbox.lib.postgres import PostgresUnavailable
-from tests.faults.checker import CHECKS, Violation, check
-from tests.faults.evidence import Window, gather, stored
+from tests.faults.checker import CHECKS, NORMAL_SECONDS, Violation, check
+from tests.faults.evidence import Use, Window, gather, stored, uses_of
 from tests.faults.proxy import Rates
 from tests.faults.stack import Stack, settled
 from tests.faults.witness_preset import Plan
@@ -81,10 +81,13 @@ class Campaign:
         self._chance = random.Random(self.seed)
         self._windows: list[Window] = []
         self._numbers = 0
+        self._uses: list[Use] = []
+        self._normal_after: float | None = None
 
     def run(self, *, seconds: float = 0, jobs: int = 0, settle_seconds: float = 120) -> Verdict:
         """For so long, or until so many were ordered; then the faults end, everything settles, and is checked."""
         began = time.monotonic()
+        usual = self._answer_seconds(10)
         self.stack.proxy.rates = self.rates
         next_kill = began + self._chance.uniform(*self.kill_every)
         looking = threading.Thread(target=self._look_at_output, name="windows", daemon=True)
@@ -100,6 +103,7 @@ class Campaign:
                 self._perhaps_cancel()
                 self.stop.wait(0.05)
             self._let_settle(settle_seconds)
+            self._normal_after = self._seconds_to_normal(usual)
         finally:
             self._is_over.set()
             looking.join(30)
@@ -153,11 +157,19 @@ class Campaign:
             "runner": self._kill_some_runner,
             "host": lambda: stack.kill_host(self._chance.choice(stack.nodes)),
             "restart": lambda: stack.children[self._chance.choice(("web", "worker", *stack.nodes))].end(),
+            "rolling": self._roll,
             "postgres": stack.kill_postgres,
         }
         strikes.get(target, lambda: stack.kill(target))()
         self.stop.wait(self._chance.uniform(0, 0.5))
         self._bring_back()
+
+    def _roll(self) -> None:
+        """One after the other, as in an upgrade: a second one of each serves meanwhile."""
+        for name in ("web", "web-2", "worker", "worker-2"):
+            self.stack.restart(name)
+            self.stack.wait_ready()
+            self.stack.kills["rolling"] += 1
 
     def _kill_some_runner(self) -> None:
         running = sorted(self.stack.runners())
@@ -173,7 +185,11 @@ class Campaign:
     def _look_at_output(self) -> None:
         """Pieces of output while they come; a database that is away is looked at later."""
         chance = random.Random(self.seed + 1)
+        looks = 0
         while not self._is_over.wait(0.5):
+            looks += 1
+            if looks % 3 == 0:
+                self._uses += uses_of(self.stack)
             with suppress(psycopg.Error):
                 rows = self.stack.sql(
                     "SELECT j.id::text FROM jobs_job j JOIN jobs_transcript t ON t.job_id = j.id "
@@ -194,8 +210,26 @@ class Campaign:
                 self.stack.people.order_until_told(asked.node, asked.plan)
         settled(self.stack, seconds=seconds)
 
+    def _answer_seconds(self, calls: int) -> list[float]:
+        """How long a person waits for an answer; what is no answer counts as a minute."""
+        seconds = []
+        for _ in range(calls):
+            began = time.monotonic()
+            answer = self.stack.people.call("GET", "/api/jobs?page_size=1")
+            seconds.append(time.monotonic() - began if answer is not None and answer.status_code == 200 else 60.0)
+            self.stop.wait(0.06)
+        return seconds
+
+    def _seconds_to_normal(self, usual: list[float]) -> float | None:
+        """Until ten answers in a row are as quick as before the faults, give or take what else this machine does."""
+        began, bound = time.monotonic(), max(1.0, 5 * sorted(usual)[-2])
+        while (after := time.monotonic() - began) <= NORMAL_SECONDS:
+            if max(self._answer_seconds(10)) <= bound:
+                return after
+        return None
+
     def _verdict(self, seconds: float) -> Verdict:
-        evidence = gather(self.stack, self._windows)
+        evidence = gather(self.stack, self._windows, uses=self._uses, normal_after=self._normal_after)
         counts = {kind: count for kind, count in self.stack.proxy.counts.items() if count}
         kills = dict(self.stack.kills)
         return Verdict(self.seed, len(evidence.jobs), kills, counts, seconds, len(self._windows), check(evidence))

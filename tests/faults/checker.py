@@ -11,13 +11,14 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from statistics import median
 
 from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
 from tests.faults import scribe
 from tests.faults.client import Asked
-from tests.faults.evidence import Evidence, JobFacts, Kept, Line
+from tests.faults.evidence import Evidence, JobFacts, Kept, Line, Use
 
 CAP = 4 * 1024 * 1024
 SIGNED_CONTEXT = b"hyprbox-job-v1\0"
@@ -37,6 +38,11 @@ class Violation:
     def __str__(self) -> str:
         return f"{self.invariant}: {self.text}"
 
+
+NORMAL_SECONDS = 60.0
+STEADY_SECONDS = 20.0
+# Pools that fill and code that is loaded with its first use; a leak goes on.
+SLACK_HANDLES, SLACK_BYTES = 16, 24 * 1024 * 1024
 
 Check = Callable[[Evidence], Iterator[str]]
 CHECKS: dict[str, Check] = {}
@@ -223,6 +229,8 @@ def every_act_is_audited_once(evidence: Evidence) -> Iterator[str]:
             yield f"the audit of job {job.id} has {sorted(job.audit)}, expected {sorted(expected.elements())}"
     for stranger in evidence.audited_strangers:
         yield f"the audit has {stranger}, a job that does not exist"
+    if evidence.audit_report.get("intact") is not True:
+        yield f"the audit's chain does not verify: {evidence.audit_report}"
 
 
 def _expected_audit(job: JobFacts, asked: Asked | None) -> Counter[str]:
@@ -299,6 +307,30 @@ def no_secret_leaks(evidence: Evidence) -> Iterator[str]:
 def nobody_dies_or_fails_unasked(evidence: Evidence) -> Iterator[str]:
     yield from evidence.unasked
     yield from evidence.server_errors
+
+
+@_invariant("I15")
+def after_the_faults_all_is_as_before(evidence: Evidence) -> Iterator[str]:
+    after = evidence.normal_after
+    if after is None or after > NORMAL_SECONDS:
+        yield f"{NORMAL_SECONDS:.0f} s after the faults had ended, answers were still slower than before them"
+
+
+@_invariant("I16")
+def nothing_is_hoarded(evidence: Evidence) -> Iterator[str]:
+    by_process: dict[tuple[str, int], list[Use]] = {}
+    for use in evidence.uses:
+        by_process.setdefault((use.name, use.pid), []).append(use)
+    for (name, _), uses in by_process.items():
+        if uses[-1].at - uses[0].at < STEADY_SECONDS:
+            continue  # whoever was killed had no time to hoard
+        quarter = (uses[-1].at - uses[0].at) / 4
+        early = [use for use in uses if quarter <= use.at - uses[0].at < 2 * quarter]
+        late = [use for use in uses if use.at - uses[0].at >= 3 * quarter]
+        for what, slack in (("handles", SLACK_HANDLES), ("rss_bytes", SLACK_BYTES)):
+            before, after = (median(getattr(use, what) for use in part) for part in (early or uses, late))
+            if after > 1.1 * before + slack:
+                yield f"{name} went from {before:.0f} to {after:.0f} {what}"
 
 
 @_invariant("I17")

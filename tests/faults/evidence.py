@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
+import subprocess
+import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -12,9 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import psutil
+import psycopg
 
 from agent.journal import Journal
 from tests.faults.client import Asked
+from tests.house import ROOT
 
 if TYPE_CHECKING:
     from tests.faults.stack import Stack
@@ -55,6 +61,17 @@ class Line:
     at: int
     sha256: str = ""
     code: int = 0
+
+
+@dataclass(frozen=True)
+class Use:
+    """What one process held at some moment (`at`: monotonic seconds); for PostgreSQL `handles` are our connections."""
+
+    name: str
+    pid: int
+    at: float
+    handles: int
+    rss_bytes: int
 
 
 @dataclass(frozen=True)
@@ -103,6 +120,9 @@ class Evidence:
     windows: list[Window] = field(default_factory=list)
     audited_strangers: list[str] = field(default_factory=list)
     past_deadline: float = 0.0
+    audit_report: dict[str, Any] = field(default_factory=lambda: {"intact": True})  # what `audit_verify` says
+    uses: list[Use] = field(default_factory=list)
+    normal_after: float | None = 0.0  # seconds from the end of the faults until answers were as quick as before them
     orphans: list[tuple[str, int]] = field(default_factory=list)
     leaks: list[str] = field(default_factory=list)
     unasked: list[str] = field(default_factory=list)
@@ -124,7 +144,13 @@ WHERE {where} GROUP BY t.job_id
 """
 
 
-def gather(stack: Stack, windows: list[Window] | None = None) -> Evidence:
+def gather(
+    stack: Stack,
+    windows: list[Window] | None = None,
+    *,
+    uses: list[Use] | None = None,
+    normal_after: float | None = 0.0,
+) -> Evidence:
     """Everything, once the run has settled."""
     jobs = {row[0]: _facts(row) for row in stack.sql(_JOBS)}
     for stream in STREAMS:
@@ -156,6 +182,9 @@ def gather(stack: Stack, windows: list[Window] | None = None) -> Evidence:
         windows=list(windows or []),
         audited_strangers=strangers,
         past_deadline=_past_deadline(stack),
+        audit_report=_audit_report(stack),
+        uses=list(uses or []),
+        normal_after=normal_after,
         orphans=_orphans(stack, jobs),
         leaks=_leaks(stack, jobs),
         unasked=[*stack.unasked, *(child.died_unasked for child in stack.children.values() if child.died_unasked)],
@@ -219,6 +248,30 @@ def _past_deadline(stack: Stack) -> float:
     return max(float(told[1]), float(stack.sql(overdue)[0][0]))
 
 
+def _audit_report(stack: Stack) -> dict[str, Any]:
+    command = [sys.executable, "manage.py", "audit_verify", "--json"]
+    done = subprocess.run(command, env=stack.environment(), cwd=ROOT, capture_output=True, text=True, check=False)
+    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1]) if done.stdout else {"why": done.stderr[-500:]}
+    return report
+
+
+def uses_of(stack: Stack) -> list[Use]:
+    """What our processes hold now; who is dead or dies meanwhile holds nothing."""
+    now, found = time.monotonic(), []
+    for child in list(stack.children.values()):
+        with suppress(psutil.Error, OSError):
+            if child.process is not None:
+                seen = psutil.Process(child.process.pid)
+                found.append(Use(child.name, seen.pid, now, seen.num_fds(), seen.memory_info().rss))
+    with suppress(psycopg.Error):
+        [(pid, count)] = stack.sql(
+            "SELECT extract(epoch FROM pg_postmaster_start_time())::int, count(*)::int "
+            "FROM pg_stat_activity WHERE application_name LIKE 'hyprbox%%'"
+        )
+        found.append(Use("connections", pid, now, count, 0))
+    return found
+
+
 def _orphans(stack: Stack, jobs: dict[str, JobFacts]) -> list[tuple[str, int]]:
     ended = {job.id for job in jobs.values() if job.finished_at is not None}
     deadline = time.monotonic() + ORPHAN_SECONDS
@@ -247,7 +300,7 @@ def _tracebacks(stack: Stack) -> list[str]:
     """Of our own processes. The worker's library writes one when its database dies: then its log tells nothing."""
     found = []
     for log in sorted((stack.root / "log").glob("*.log")):
-        if log.stem == "worker" and stack.kills["postgres"]:
+        if log.stem.startswith("worker") and stack.kills["postgres"]:
             continue
         with suppress(OSError):
             text = log.read_text(errors="replace")

@@ -63,6 +63,7 @@ class Proxy:
 
     target_port: int
     seed: int = 0
+    second_port: int = 0  # every other connection goes there, or to whoever is left
     rates: Rates = field(default_factory=Rates)
     tamper: Tamper | None = None
     is_cut_off: bool = False  # nothing gets through at all
@@ -73,6 +74,7 @@ class Proxy:
     def __post_init__(self) -> None:
         self._chance = random.Random(self.seed)
         self._next: list[tuple[str, str]] = []
+        self._ports = [port for port in (self.target_port, self.second_port) if port]
         self._lock = threading.Lock()
         self._loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -123,6 +125,14 @@ class Proxy:
                 self.counts[kind] += 1
             return kind
 
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """To the servers in turn; one that is down is passed over, as a load balancer does."""
+        self._ports.append(self._ports.pop(0))
+        for port in self._ports[:-1]:
+            with suppress(OSError):
+                return await asyncio.open_connection("127.0.0.1", port, limit=2**22)
+        return await asyncio.open_connection("127.0.0.1", self._ports[-1], limit=2**22)
+
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
         self._tasks.add(task)
@@ -165,7 +175,7 @@ class Proxy:
 
     async def _forward(self, call: Call, client: asyncio.StreamReader | None) -> bytes:
         """The whole answer. When the client hangs up first, so do we."""
-        upstream, out = await asyncio.open_connection("127.0.0.1", self.target_port, limit=2**22)
+        upstream, out = await self._connect()
         try:
             out.write(call.raw)
             await out.drain()

@@ -37,6 +37,7 @@ class Stack:
     seed: int = 0
     planted_bug: str = ""
     through_proxy: bool = True
+    second_web: bool = False  # another web process on the same database; the proxy takes turns
     kills: Counter[str] = field(default_factory=Counter)
     killed_runners: set[str] = field(
         default_factory=set
@@ -50,7 +51,8 @@ class Stack:
         for name in ("var", "log", "hosts", "witness"):
             (self.root / name).mkdir()
         self.postgres = EmbeddedPostgres(self.root / "var")
-        self.proxy = Proxy(self.port, seed=self.seed)
+        self.second_port = free_port() if self.second_web else 0
+        self.proxy = Proxy(self.port, seed=self.seed, second_port=self.second_port)
         self.people = People(self.url)
         self.tokens: dict[str, str] = {}
         self.children: dict[str, Child] = {}
@@ -63,7 +65,12 @@ class Stack:
         self.tokens = made["tokens"]
         self.proxy.start()
         self._add("web", ["-m", "uvicorn", "tests.faults.witness_preset:application", *_WEB, str(self.port)])
+        if self.second_web:
+            web = ["-m", "uvicorn", "tests.faults.witness_preset:application", *_WEB, str(self.second_port)]
+            self._add("web-2", web)
         self._add("worker", ["manage.py", "worker"])
+        if self.second_web:
+            self._add("worker-2", ["manage.py", "worker"])
         for node in self.nodes:
             self._add(node, ["-m", "tests.faults.host"], self._agent_environment(node, made["keys_sha256"]))
         for child in self.children.values():
@@ -127,8 +134,9 @@ class Stack:
         wait_for(self.is_ready, seconds=seconds, why=f"the web process is ready\n{self.last_words()}")
 
     def is_ready(self) -> bool:
+        ports = [port for port in (self.port, self.second_port) if port]
         with suppress(httpx.HTTPError):
-            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
+            return all(httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=5).status_code == 200 for port in ports)
         return False
 
     # --- killing and bringing back ---

@@ -38,6 +38,16 @@ def test_a_network_that_loses_every_fifth_answer_loses_and_doubles_nothing() -> 
         assert verdict.kills == {}
 
 
+def test_two_web_processes_and_two_workers_on_one_database_are_like_one() -> None:
+    """Either of them may die or be restarted: nothing that counts is in the memory of one."""
+    with stack(nodes=("north", "south"), concurrency=2, seed=SEED, second_web=True) as up:
+        targets = ("web", "web-2", "worker", "worker-2", "rolling", "agent")
+        verdict = Campaign(up, SEED, targets=targets, rates=Rates(), kill_every=(0.5, 2.0)).run(seconds=15)
+        assert verdict.violations == [], f"{verdict.text()}\n{up.last_words()}"
+        assert verdict.jobs >= 10
+        assert verdict.kills.keys() & {"web", "web-2", "rolling"}
+
+
 def test_prove_runs_for_a_while_and_gives_its_verdict() -> None:
     done = subprocess.run(
         [ROOT / "script/prove", "--seed", "7", "--minutes", "0.5", "--values", "1000"],

@@ -15,7 +15,7 @@ from nacl.signing import SigningKey
 from tests.faults import scribe
 from tests.faults.checker import CAP, CHECKS, SIGNED_CONTEXT, check
 from tests.faults.client import Asked
-from tests.faults.evidence import Change, Evidence, JobFacts, Kept, Line, Window, read_witness
+from tests.faults.evidence import Change, Evidence, JobFacts, Kept, Line, Use, Window, read_witness
 from tests.faults.witness_preset import Plan
 
 GOOD, BAD, QUEUED = "good", "exits-with-3", "cancelled-in-time"
@@ -92,6 +92,17 @@ def test_a_sound_run_has_no_violation() -> None:
     assert check(sound()) == []
 
 
+def growing(*, handles: int = 0, rss_bytes: int = 0) -> list[Use]:
+    """One process over 30 s, by so much a second."""
+    return [Use("web", 7, n, 100 + handles * n, 100 * 1024 * 1024 + rss_bytes * n) for n in range(31)]
+
+
+def test_what_holds_steady_or_has_just_begun_hoards_nothing() -> None:
+    evidence = sound()
+    evidence.uses = [*growing(), *(Use("web", 8, n, 100 * n, 0) for n in range(10))]
+    assert check(evidence) == []
+
+
 Doctor = Callable[[Evidence], object]
 _kept = scribe.stream(1, "stdout", CAP + 5000)
 
@@ -161,6 +172,11 @@ DOCTORED: list[tuple[str, str, Doctor]] = [
     ("I13", "a token leaked", lambda e: e.leaks.append("the token of north is in web.log")),
     ("I14", "somebody died unasked", lambda e: e.unasked.append("web ended with 1")),
     ("I14", "a server error", lambda e: e.server_errors.append("POST /api/jobs: 500")),
+    ("I10", "the chain is broken", lambda e: _set(e, audit_report={"intact": False, "why": "entry 7"})),
+    ("I10", "the chain cannot be told", lambda e: _set(e, audit_report={"intact": None})),
+    ("I15", "answers stay slow", lambda e: _set(e, normal_after=None)),
+    ("I16", "handles are not given back", lambda e: _set(e, uses=growing(handles=2))),
+    ("I16", "memory is not given back", lambda e: _set(e, uses=growing(rss_bytes=4 * 1024 * 1024))),
     ("I17", "past its deadline", lambda e: _set(e, past_deadline=1.0)),
     ("I18", "a process is left", lambda e: e.orphans.append((GOOD, 4711))),
 ]
