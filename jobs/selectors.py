@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db.models import Count, F, Q, QuerySet
+from django.db.models import Count, Q, QuerySet
 from django.db.models.functions import Now
 
 from hyprbox.lib.actors import Actor, Capability, require
@@ -55,8 +55,8 @@ def may_still_report(token: NodeToken, *, job_id: uuid.UUID) -> bool:
     """Whether a token that was revoked with its node may tell of this job: it runs, or ended within the last hour."""
     if token.node_pk is None:
         return False
-    theirs = Job.objects.filter(pk=job_id, node_id=token.node_pk, node__removed_at__lte=token.revoked_at)
-    ended = Q(finished_at__gt=F("node__removed_at")) & Q(finished_at__gt=Now() - timedelta(hours=1))
+    theirs = Job.objects.filter(pk=job_id, node_id=token.node_pk, node__removed_at=token.revoked_at)
+    ended = Q(cancel_requested_at__isnull=False, finished_at__gt=Now() - timedelta(hours=1))
     return theirs.filter(Q(status=Status.RUNNING) | ended).exists()
 
 

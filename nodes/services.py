@@ -89,7 +89,8 @@ def remove_node(*, by: Actor, node_id: str) -> Node:
     """End a node: its tokens die, its name is free again, its history stays. Raises `UnknownNode`."""
     require(by, Capability.REMOVE_NODES)
     node = _locked(node_id)
-    Node.objects.filter(pk=node.pk).update(removed_at=Now())
+    # The moment of the transaction, as its tokens have it: that tells them from those that were revoked by hand.
+    Node.objects.filter(pk=node.pk).update(removed_at=selectors.database_now())
     tokens.revoke_tokens_of_node(by=by, node_pk=node.pk)
     for hook in removal_hooks:
         hook(by, node)

@@ -43,7 +43,7 @@ class Model:
         job = {
             "id": job_id, "node": node, "status": "QUEUED", "reason": "", "claim": None, "request": None, "lease": None,
             "expires": self.now + expires_in, "timeout": timeout, "deadline": None, "finished": None, "cancel": False,
-            "cancel_at": None, "outlives_its_node": False,
+            "cancel_at": None,
             "unknown": False, "contact_lost": False, "completion": None, "late": False, "sha256": sha256,
             "stdout": {"first": 0, "total": 0, "data": b""}, "stderr": {"first": 0, "total": 0, "data": b""},
             "audit": Counter({"job.queued": 1}), "exit_code": None,
@@ -198,14 +198,13 @@ class Model:
         for job in self.jobs.values():
             if job["node"] is node and job["status"] in ("QUEUED", "RUNNING"):
                 self.cancel(job, force=False)
-                job["outlives_its_node"] = True
         self.removed.append(node)
 
     def may_report(self, job: dict[str, Any]) -> bool:
         if job["node"] not in self.removed:
             return True
         is_recent = job["finished"] is None or self.now < job["finished"] + REPORT_SECONDS
-        return job["outlives_its_node"] and is_recent
+        return job["cancel"] and is_recent
 
     def finish(self, job: dict[str, Any], status: str, reason: str = "") -> None:
         job.update(status=status, reason=reason, finished=self.now)
@@ -239,7 +238,7 @@ class Model:
                     found.append((job["cancel_at"] + OBEY_SECONDS,) * 2)
             elif job["finished"] is not None:
                 found.append((job["finished"] + LATE_DAYS * DAY,) * 2)
-                if job["outlives_its_node"]:
+                if job["cancel"]:
                     found.append((job["finished"] + REPORT_SECONDS,) * 2)
         return found
 

@@ -138,13 +138,6 @@ class Jobs(RuleBasedStateMachine):
                 f"UPDATE jobs_job SET {moved.replace('%(by)s', '%(by)s::interval')} WHERE node_id = ANY(%(nodes)s)", by
             )
             cursor.execute(
-                "UPDATE nodes_node SET removed_at = removed_at - %(by)s::interval WHERE id = ANY(%(nodes)s)", by
-            )
-            cursor.execute(
-                "UPDATE tokens_nodetoken SET revoked_at = revoked_at - %(by)s::interval WHERE node_pk = ANY(%(nodes)s)",
-                by,
-            )
-            cursor.execute(
                 "UPDATE jobs_idempotencykey SET created_at = created_at - %(by)s::interval WHERE key LIKE %(keys)s", by
             )
         self.model.offset += seconds

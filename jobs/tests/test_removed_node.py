@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from jobs import reports
 from tests import factories
 
@@ -21,6 +23,7 @@ def test_queued_jobs_end_and_running_ones_are_asked_to(api: Any, ada: Any, web_1
     assert running.cancel_requested_at is not None
 
 
+@pytest.mark.django_db(transaction=True)
 def test_its_agent_hears_the_cancel_and_may_end_the_job_and_nothing_else(api: Any, ada: Any, web_1: Any) -> None:
     web_1.concurrency = 2
     web_1.save()
