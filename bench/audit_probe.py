@@ -1,0 +1,87 @@
+"""Run by `bench_audit` in a process of its own, on a database of its own. Prints commits and entries a second."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import threading
+import time
+
+import django
+
+django.setup()
+
+from django.conf import settings
+from django.db import connection, transaction
+
+from audit import sequencer, verifying
+from audit import services as audit
+from audit.actions import Action
+from audit.models import Event
+from hyprbox.lib import mackey, signing
+from hyprbox.lib.actors import Actor
+from nodes.models import Node
+
+WRITERS, ROUNDS, SECONDS = 8, 5, 3.0
+BY = Actor.user(id="bench", name="ada@example.com", role="admin", ip="192.0.2.1", request_id="bench")
+
+
+def write(node: Node, with_entry: bool, until: float, counts: list[int]) -> None:
+    count = 0
+    while time.perf_counter() < until:
+        count += 1
+        with transaction.atomic():
+            Node.objects.filter(pk=node.pk).update(notes=f"note {count}")
+            if with_entry:
+                detail = {"notes": f"note {count}", "was": f"note {count - 1}"}
+                audit.record(Action.NODE_CHANGED, by=BY, target=f"node:{node.node_id}", detail=detail)
+    counts.append(count)
+    connection.close()
+
+
+def commits(nodes: list[Node], *, with_entry: bool) -> float:
+    """Commits a second of all writers together."""
+    counts: list[int] = []
+    until = time.perf_counter() + SECONDS
+    threads = [threading.Thread(target=write, args=(node, with_entry, until, counts)) for node in nodes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(counts) / SECONDS
+
+
+def sequence_until(done: threading.Event) -> None:
+    """As a web process does meanwhile."""
+    while not done.wait(sequencer.PAUSE_SECONDS):
+        sequencer.sequence(thoroughly=False)
+    connection.close()
+
+
+def main() -> None:
+    signing.create_key(settings.HYPRBOX_SIGNING_KEY_FILE)
+    mackey.create_key(settings.HYPRBOX_MAC_KEY_FILE)
+    nodes = [Node.objects.create(node_id=f"bench-{number}") for number in range(WRITERS)]
+    done = threading.Event()
+    web = threading.Thread(target=sequence_until, args=(done,))
+    web.start()
+    commits(nodes, with_entry=True)  # warm
+    rounds: dict[bool, list[float]] = {False: [], True: []}
+    for _ in range(ROUNDS):
+        for with_entry, found in rounds.items():
+            found.append(commits(nodes, with_entry=with_entry))
+    done.set()
+    web.join()
+    sequencer.sequence()
+    reports = [verifying.verify() for _ in range(ROUNDS)]
+    assert all(report.intact and report.checked == Event.objects.count() for report in reports)
+    answer = {
+        "with": statistics.median(rounds[True]),
+        "without": statistics.median(rounds[False]),
+        "verified": statistics.median(report.checked / report.seconds for report in reports),
+        "entries": reports[0].checked,
+    }
+    print(json.dumps(answer))
+
+
+main()
