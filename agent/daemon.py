@@ -131,13 +131,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _set_up(command: str, force: bool) -> int:
-    from agent import installing  # not in the memory of a process that idles for years
+    from agent import installing, removing  # not in the memory of a process that idles for years
 
     try:
         if command == "install":
             print(f"hyprnode: {installing.install(Path(sys.argv[0]))}")
         else:
-            print(f"hyprnode: {installing.uninstall(force=force)}")
+            print(f"hyprnode: {removing.uninstall(force=force)}")
     except (BadSetting, installing.CannotInstall) as error:
         print(f"hyprnode: {error}", file=sys.stderr)
         return 1

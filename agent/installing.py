@@ -1,4 +1,4 @@
-"""`hyprnode install` and `uninstall`: put this very file on the server as its agent, and take it away again.
+"""`hyprnode install`: put this very file on the server as its agent. `agent.removing` takes it away again.
 
 `install.sh` fetches and verifies the file and runs it. Everything that can be wrong is found before anything is
 changed: the settings, the control plane, its keys, the token. Running jobs have processes of their own and go on.
@@ -25,7 +25,6 @@ from agent import config, processes
 from agent.client import CallFailed, Client
 from agent.config import BadSetting, Config
 from agent.heart import single_heartbeat
-from agent.journal import Journal
 from agent.keys import KeyRing, KeysUntrusted
 from agent.state import ACCEPTED
 
@@ -77,7 +76,7 @@ class Places:
 def install(archive: Path, environ: Mapping[str, str] = os.environ, places: Places | None = None) -> str:
     """Install `archive`, start it where systemd runs, and tell how it went. Raises `CannotInstall`, `BadSetting`."""
     places = places or Places()
-    _require_root("install")
+    require_root("install")
     if not zipfile.is_zipfile(archive):
         raise CannotInstall(
             "This agent is not the one file that can install itself: use the control plane's install.sh."
@@ -238,63 +237,7 @@ def _forget_earlier(places: Places) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def uninstall(places: Places | None = None, *, force: bool = False) -> str:
-    """Remove all but the journal of executed jobs. Raises `CannotInstall` while jobs run, unless `force`."""
-    places = places or Places()
-    _require_root("uninstall")
-    if not places.home.exists() and not places.env_file.exists():
-        raise CannotInstall("HyprBox's agent is not installed here.")
-    state_dir = _state_dir(places)
-    running = _running_jobs(state_dir)
-    if running and not force:
-        what = "1 job runs" if running == 1 else f"{running} jobs run"
-        raise CannotInstall(f"{what} here: wait for the end, cancel it on the control plane, or add --force.")
-    if places.systemctl and places.unit.exists():
-        subprocess.run([places.systemctl, "disable", "--quiet", "--now", UNIT], capture_output=True, check=False)
-    places.unit.unlink(missing_ok=True)
-    if places.systemctl:
-        subprocess.run([places.systemctl, "daemon-reload"], capture_output=True, check=False)
-    for name in COMMANDS:
-        link = places.link(name)
-        if link.is_symlink() and os.readlink(link) == str(places.home / "bin" / name):
-            link.unlink()
-    places.env_file.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # the control plane's own settings may be beside it
-        places.env_file.parent.rmdir()
-    shutil.rmtree(places.home, ignore_errors=True)
-    return _clear_state(state_dir)
-
-
-def _state_dir(places: Places) -> Path:
-    with contextlib.suppress(BadSetting):
-        told = config.read_env_file(places.env_file).get("HYPRBOX_STATE_DIR", "")
-        if told:
-            return Path(told)
-    return places.root / config.DEFAULT_STATE_DIR.lstrip("/")
-
-
-def _running_jobs(state_dir: Path) -> int:
-    if not (state_dir / "jobs").is_dir():
-        return 0
-    records = [folder.read("exec") for folder in Journal(state_dir).unfinished() if not folder.has("result")]
-    return sum(1 for it in records if it and processes.is_alive(int(it["pid"]), int(it["start_time"])))
-
-
-def _clear_state(state_dir: Path) -> str:
-    """Everything but the journal: it is what keeps a job from ever running twice here."""
-    for path in state_dir.glob("*") if state_dir.is_dir() else ():
-        if path.name != "jobs":
-            path.unlink() if path.is_file() or path.is_symlink() else shutil.rmtree(path, ignore_errors=True)
-    for path in state_dir.glob(".*.new"):
-        path.unlink()
-    journal = state_dir / "jobs"
-    if journal.is_dir() and any(journal.iterdir()):
-        return f"HyprBox's agent is removed. What it executed stays recorded in {journal}."
-    shutil.rmtree(state_dir, ignore_errors=True)
-    return "HyprBox's agent is removed."
-
-
-def _require_root(verb: str) -> None:
+def require_root(verb: str) -> None:
     if os.geteuid() != 0:
         raise CannotInstall(f"`hyprnode {verb}` changes the system: run it as root.")
 

@@ -12,8 +12,9 @@ import pytest
 from agent import installing
 from agent.client import CallFailed, Client
 from agent.config import BadSetting, Config
-from agent.installing import CannotInstall, Places, given, merged, uninstall
+from agent.installing import CannotInstall, Places, given, merged
 from agent.journal import Journal
+from agent.removing import uninstall
 from agent.tests.plane import TOKEN
 
 JOB = "7f3b0c52-6a3e-4c54-9a43-0d0f5f2f5a11"
