@@ -11,7 +11,7 @@ from hyprbox.lib.actors import Actor
 from hyprbox.lib.errors import HyprBoxError
 from hyprbox.management.firsts import sentence
 from hyprbox.management.tables import aligned, as_json
-from jobs import selectors, services
+from jobs import batches, selectors, services
 from jobs.api import JobRowSerializer
 from jobs.models import Job
 from jobs.states import Mode, Status
@@ -70,7 +70,7 @@ class Command(BaseCommand):
         node_ids = _targets(options)
         if len(node_ids) == 1:
             return [services.queue_job(by=_BY, order=order, node_id=node_ids[0])[0]]
-        return services.queue_batch(by=_BY, order=order, node_ids=node_ids)[1]
+        return batches.queue(by=_BY, order=order, node_ids=node_ids)[1]
 
     def _list(self, options: dict[str, Any]) -> list[Job]:
         found = selectors.list_jobs(by=_BY, status=options["status"], node_id=options["node"])
