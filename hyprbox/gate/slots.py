@@ -75,7 +75,7 @@ class Slots:
     def give(self, place: Place) -> None:
         """To the most urgent one that waits for it, or back."""
         now = asyncio.get_running_loop().time()
-        if now - place.since < MOVING_SECONDS:
+        if place.kind is None and now - place.since < MOVING_SECONDS:
             self._moved_at = now
         for kind in Kind if place.kind is None else (place.kind,):
             queue = self._waiting[kind]
