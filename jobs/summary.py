@@ -131,7 +131,7 @@ class Summary:
                 else "It is already as wanted: an apply would do nothing."
             )
         if job.changed is False:
-            return "It was already as wanted, so nothing was done."
+            return "It was already as wanted, so apply was skipped and nothing was changed."
         return "Applied and verified." if "verify" in job.parts else "Applied. This preset has no verify part."
 
     def _failed(self) -> str:
@@ -140,7 +140,9 @@ class Summary:
             text += f" (exit {self.job.exit_code})"
         rollback = next((phase for phase in self.phases if phase.get("name") == "rollback"), None)
         if rollback is None:
-            return f"{text}."
+            has_applied = any(phase.get("name") == "apply" for phase in self.phases)
+            stays = has_applied and "rollback" not in self.job.parts
+            return f"{text}. There is no rollback part: what was changed by then stays." if stays else f"{text}."
         if rollback.get("exit_code") == 0:
             return f"{text}, so HyprBox put back what it had changed."
         return f"{text}, and the rollback failed too: look at the node."
@@ -173,14 +175,16 @@ class Summary:
         if signal is not None:
             return Step(label, "crit", "status-crit", f"signal {signal} after {took}")
         if code == 0:
-            return Step(label, "ok", "undo" if part == "rollback" else "status-done", took)
+            so = "already so, " if part == "check" else ""
+            return Step(label, "ok", "undo" if part == "rollback" else "status-done", f"{so}exit 0 after {took}")
         if part == "check" and code == 1:
-            return Step(label, "ok", "status-done", f"not so yet, {took}")
+            return Step(label, "ok", "status-done", f"not so yet, exit 1 after {took}")
         return Step(label, "crit", "status-crit", f"exit {code} after {took}")
 
     def _waiting(self, part: str) -> str:
         if self.job.is_finished:
-            return "skipped"
+            is_so = self.job.changed is False and self.job.mode == Mode.APPLY and part in ("apply", "verify")
+            return "skipped: already as wanted" if is_so else "skipped"
         return "only if it fails" if part == "rollback" else ""
 
 

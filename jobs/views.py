@@ -19,6 +19,7 @@ from hyprbox.lib.pages import Crumb
 from jobs import batches, console, ordering, selectors, services, stops, summary
 from jobs.models import Job
 from jobs.states import Status, Stream
+from presets import selectors as presets
 
 TABS = ("output", "script", "variables")
 
@@ -68,6 +69,7 @@ def job_context(request: HttpRequest, job: Job) -> dict[str, Any]:
     only = only if only in Stream.values else ""
     context: dict[str, Any] = {"told": summary.of(job, timezone.now()), "job": job, "tab": tab, "only": only}
     context |= {"can_read": can_read, "stream_after": None}
+    context["revision_number"] = presets.revision_number(job.preset, job.revision)
     if can_read and not pages.is_fragment(request):
         context["script"] = bytes(job.script).decode("utf-8", "replace")
         context["console"] = shown = console.read_console(by=actor, job=job, only=only)

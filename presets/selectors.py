@@ -6,7 +6,6 @@ A custom preset is checked against its seal at every use, so a row that was edit
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -117,12 +116,12 @@ def diff(*, by: Actor, name: str, old: int, new: int) -> list[str]:
     return list(difflib.unified_diff(*texts, fromfile=f"revision {old}", tofile=f"revision {new}", lineterm=""))
 
 
-def revision_numbers(names_and_digests: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
-    """The number of each revision that is known by its preset's name and its SHA-256."""
-    wanted = set(names_and_digests)
-    rows = PresetRevision.objects.filter(sha256__in={digest for _, digest in wanted})
-    found = rows.order_by("number").values_list("preset__name", "sha256", "number")
-    return {(name, digest): number for name, digest, number in found if (name, digest) in wanted}
+def revision_number(name: str, sha256: str) -> int | None:
+    """The number of a custom preset's revision, newest first; None for what is built in or not known any more."""
+    if catalogue.find(name) is not None:
+        return None
+    rows = PresetRevision.objects.filter(preset__name=name, sha256=sha256).order_by("-number")
+    return rows.values_list("number", flat=True).first()
 
 
 @lru_cache(maxsize=512)

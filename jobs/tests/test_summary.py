@@ -70,5 +70,25 @@ def test_a_check_alone_has_one_step() -> None:
 def test_a_skipped_apply_is_shown_as_skipped() -> None:
     phases = [phase("check"), phase("apply", None, skipped=True)]
     shown = told(status="SUCCEEDED", changed=False, phases=phases, finished_at=NOW, phase="")
-    assert [step.note for step in shown.steps][1:] == ["skipped", "skipped", "skipped"]
-    assert shown.sentence == "It was already as wanted, so nothing was done."
+    skipped = "skipped: already as wanted"
+    assert [step.note for step in shown.steps][1:] == [skipped, skipped, "skipped"]
+    assert shown.sentence == "It was already as wanted, so apply was skipped and nothing was changed."
+
+
+def test_each_step_has_its_exit_code_and_its_duration() -> None:
+    phases = [phase("check", 1), phase("apply"), phase("verify", 3), phase("rollback", None, signal=9)]
+    shown = told(status="FAILED", reason="verify_failed", exit_code=3, phases=phases, finished_at=NOW, phase="")
+    assert [(step.tone, step.note.replace("\u00a0", " ")) for step in shown.steps] == [
+        ("ok", "not so yet, exit 1 after 1.2 s"),
+        ("ok", "exit 0 after 1.2 s"),
+        ("crit", "exit 3 after 1.2 s"),
+        ("crit", "signal 9 after 1.2 s"),
+    ]
+
+
+def test_a_failure_without_a_rollback_part_says_what_stays() -> None:
+    over = {"parts": ["apply", "verify"], "status": "FAILED", "reason": "verify_failed", "exit_code": 1}
+    shown = told(**over, phases=[phase("apply"), phase("verify", 1)], finished_at=NOW)
+    assert shown.sentence == "Verify failed (exit 1). There is no rollback part: what was changed by then stays."
+    nothing = told(**over | {"reason": "expired", "exit_code": None}, phases=[], finished_at=NOW)
+    assert "rollback" not in nothing.sentence
