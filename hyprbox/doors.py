@@ -18,4 +18,5 @@ def by_method(default: View, **views: View) -> View:
     def dispatch(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         return views.get(request.method or "", default)(request, *args, **kwargs)
 
+    dispatch.views = views  # type: ignore[attr-defined]
     return dispatch

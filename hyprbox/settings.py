@@ -112,8 +112,7 @@ MIDDLEWARE = [
 ]
 
 # frame-ancestors of the content security policy does what X-Frame-Options did.
-# drf-spectacular warns of each view whose shapes it can only guess; the document is still to be annotated.
-SILENCED_SYSTEM_CHECKS = ["security.W002", "drf_spectacular.W001", "drf_spectacular.W002"]
+SILENCED_SYSTEM_CHECKS = ["security.W002"]
 
 ROOT_URLCONF = "hyprbox.urls"
 ASGI_APPLICATION = "hyprbox.asgi.application"
@@ -244,7 +243,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["hyprbox.lib.api.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PAGINATION_CLASS": "hyprbox.lib.api.Pages",
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "hyprbox.openapi.document.Described",
     "EXCEPTION_HANDLER": "hyprbox.lib.api.exception_handler",
     "UNAUTHENTICATED_USER": None,
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "hyprbox.lib.api.AlwaysJSON",
@@ -257,6 +256,9 @@ SPECTACULAR_SETTINGS = {
     "VERSION": "0.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
     "SCHEMA_PATH_PREFIX": "/api",
+    "OAS_VERSION": "3.1.0",
+    "PREPROCESSING_HOOKS": ["hyprbox.openapi.document.with_doors"],
+    "POSTPROCESSING_HOOKS": ["hyprbox.openapi.document.complete"],
 }
 
 # --- language, time, logs ---

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -30,6 +31,7 @@ STATUSES = ("succeeded", "failed", "cancelled")
 MAX_OFFSET = 2**62
 
 
+@extend_schema_field({"type": "string", "contentEncoding": "base64"})
 class Base64Field(serializers.Field[bytes, str, str, Any]):
     """Strict base64 of at most 256 KiB."""
 
@@ -48,6 +50,7 @@ class Base64Field(serializers.Field[bytes, str, str, Any]):
         return base64.b64encode(value).decode()
 
 
+@extend_schema_field({"type": "string", "enum": [*STATUSES, *map(str.upper, STATUSES)]})
 class StatusField(serializers.Field[str, str, str, Any]):
     """succeeded, failed or cancelled, in either case."""
 

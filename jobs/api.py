@@ -13,7 +13,6 @@ from rest_framework.views import APIView
 
 from hyprbox.lib.actors import Actor, Capability, require
 from hyprbox.lib.api import Pages, StrictBooleanField, StrictSerializer, actor_of, parse, parse_query
-from hyprbox.lib.errors import InvalidInput
 from jobs import batches, selectors, services, stops
 from jobs.errors import RangeNotSatisfiable
 from jobs.models import Batch, Job, Stop
@@ -120,6 +119,14 @@ class JobQuery(StrictSerializer):
     since = serializers.DateTimeField(required=False)
     page = serializers.CharField(required=False)
     page_size = serializers.CharField(required=False)
+
+
+class OutputQuery(StrictSerializer):
+    stream = serializers.ChoiceField(
+        choices=Stream.choices,
+        default=Stream.STDOUT,
+        error_messages={"invalid_choice": "“{input}” is not a stream: stdout or stderr."},
+    )
 
 
 class CancelInput(StrictSerializer):
@@ -259,9 +266,7 @@ class JobOutput(APIView):
     """Raw bytes. `Range` counts from the first byte that is kept."""
 
     def get(self, request: Request, job_id: str) -> HttpResponseBase:
-        stream = request.query_params.get("stream", "stdout")
-        if stream not in Stream.values:
-            raise InvalidInput(fields={"stream": [f"“{stream}” is not a stream: stdout or stderr."]})
+        stream = parse_query(OutputQuery, request)["stream"]
         job, stored = selectors.read_output(by=actor_of(request), job_id=job_id, stream=stream)
         response = ranged(stored.data, request.headers.get("Range", ""))
         response.headers["Content-Disposition"] = f'attachment; filename="{job.pk}.{stream}.log"'

@@ -1,0 +1,1 @@
+"""The OpenAPI document at /api/schema and the page that shows it."""
