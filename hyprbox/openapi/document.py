@@ -123,8 +123,12 @@ def _answer(status: int, answer: Any) -> Shape:
 
 def _to_ecma(value: Any) -> None:
     r"""Python's `\Z` is JSON Schema's `$`."""
+    inner: Any = ()
     if isinstance(value, dict):
-        if isinstance(value.get("pattern"), str):
-            value["pattern"] = value["pattern"].replace(r"\Z", "$")
-    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        _to_ecma(inner)
+        inner = value.values()
+        if isinstance(pattern := value.get("pattern"), str):
+            value["pattern"] = pattern.replace(r"\Z", "$")
+    elif isinstance(value, list):
+        inner = value
+    for each in inner:
+        _to_ecma(each)
