@@ -9,6 +9,7 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views.decorators.http import require_safe
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
 from hyprbox.lib import live, mackey, signing
@@ -19,6 +20,7 @@ from nodes import selectors as nodes
 _migrated = False
 
 
+@require_safe
 def healthz(request: HttpRequest) -> HttpResponse:
     """The process is up; says nothing of the database."""
     return HttpResponse("ok\n", content_type="text/plain")
@@ -77,6 +79,7 @@ CHECKS: dict[str, Callable[[], str]] = {
 }
 
 
+@require_safe
 def readyz(request: HttpRequest) -> HttpResponse:
     """200 when this process can serve, else 503 with the parts that cannot."""
     failing = {name: why for name, check in CHECKS.items() if (why := check())}
@@ -84,6 +87,7 @@ def readyz(request: HttpRequest) -> HttpResponse:
     return JsonResponse(body, status=503 if failing else 200, headers={"Retry-After": "2"} if failing else {})
 
 
+@require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
     """Prometheus text. Off unless HYPRBOX_METRICS_TOKEN is set or DEBUG is on."""
     token = settings.HYPRBOX_METRICS_TOKEN

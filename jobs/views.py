@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils import timezone
-from django.views.decorators.http import require_POST, require_safe
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from hyprbox.lib import pages
 from hyprbox.lib.actors import Capability
@@ -140,12 +140,14 @@ def flow_step(request: HttpRequest, name: str, step: int) -> HttpResponse:
     return _flow_page(request, template, draft, step=step)
 
 
+@require_http_methods(["GET", "HEAD", "POST"])
 def targets(request: HttpRequest, name: str) -> HttpResponse:
     if request.method != "POST":
         return redirect("presets:preview", name)
     return flow_step(request, name, 2)
 
 
+@require_http_methods(["GET", "HEAD", "POST"])
 def confirm(request: HttpRequest, name: str) -> HttpResponse:
     if request.method != "POST":
         return redirect("presets:preview", name)
