@@ -142,6 +142,7 @@ def flow_step(request: HttpRequest, name: str, step: int) -> HttpResponse:
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def targets(request: HttpRequest, name: str) -> HttpResponse:
+    pages.actor_of(request)
     if request.method != "POST":
         return redirect("presets:preview", name)
     return flow_step(request, name, 2)
@@ -149,6 +150,7 @@ def targets(request: HttpRequest, name: str) -> HttpResponse:
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def confirm(request: HttpRequest, name: str) -> HttpResponse:
+    pages.actor_of(request)
     if request.method != "POST":
         return redirect("presets:preview", name)
     return flow_step(request, name, 3)

@@ -58,6 +58,7 @@ def catalogue(request: HttpRequest) -> HttpResponse:
 @require_safe
 def pick(request: HttpRequest) -> HttpResponse:
     """`?preset=...&node=...` of a form that has no JavaScript leads to the preset's own address."""
+    pages.actor_of(request)
     preset = selectors.find_preset(request.GET.get("preset", ""))
     return redirect(
         f"{reverse('presets:preview', args=[preset.name])}?{urlencode({'node': request.GET.get('node', '')})}"
