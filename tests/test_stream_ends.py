@@ -13,13 +13,19 @@ from accounts.models import User
 from hyprbox import dashboard
 from hyprbox.lib import sse
 from hyprbox.lib.actors import Actor, Role
-from nodes import streams
+from nodes import rules, streams
 from nodes.tests.test_stream import Viewer, watch
 from tests.factories import PASSWORD, SYSTEM, as_actor
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("settled")]
 
 End = Callable[[User], Any]
+
+
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server started long ago, so silence counts."""
+    monkeypatch.setattr(rules, "is_settling", lambda: False)
 
 
 def end_session(user: User) -> None:
