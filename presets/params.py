@@ -109,7 +109,7 @@ def check_value(variable: Variable, value: object) -> str:
         value = variable.default
     if value is None or value == "":
         if variable.required:
-            raise InvalidValue(f"{variable.name} is required: {_WANTED[variable.type]}.")
+            raise InvalidValue(f"{variable.name} is required: {_wanted(variable)}.")
         return ""
     text = _as_text(variable, value)
     text = _CHECKS[variable.type](variable, text)
@@ -124,7 +124,7 @@ def _as_text(variable: Variable, value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and variable.type in NUMBERS:
         return str(value) if abs(value) < 10**18 else _refuse(variable, "a number that long", _WANTED[variable.type])
     if not isinstance(value, str):
-        return _refuse(variable, f"a value of type {_json_type(value)}", _WANTED[variable.type])
+        return _refuse(variable, f"a value of type {_json_type(value)}", _wanted(variable))
     if "\0" in value:
         return _refuse(variable, "a text with a NUL byte", "text without it")
     try:
@@ -152,6 +152,12 @@ def _check_common(variable: Variable, text: str) -> None:
 @lru_cache(maxsize=256)
 def compiled(pattern: str) -> Pattern:
     return Pattern(pattern)
+
+
+def _wanted(variable: Variable) -> str:
+    if variable.type == "enum":
+        return f"choose one of {', '.join(variable.choices)}"
+    return _WANTED[variable.type]
 
 
 def _refuse(variable: Variable, got: str, wanted: str) -> str:

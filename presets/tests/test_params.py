@@ -271,3 +271,9 @@ def test_no_value_of_the_other_types_starts_with_a_dash(kind: str) -> None:
 def test_every_type_has_a_check_and_can_be_declared() -> None:
     for kind in params.TYPES:
         assert declarations.variable_document(variable(kind))["type"] == kind
+
+
+def test_a_missing_choice_names_the_choices() -> None:
+    mode = Variable(name="MODE", type="enum", required=True, choices=("fast", "safe"))
+    with pytest.raises(params.InvalidValue, match=r"^MODE is required: choose one of fast, safe\.$"):
+        params.check_value(mode, None)
