@@ -8,13 +8,19 @@ from hyprbox.lib.errors import Conflict, Forbidden, InvalidInput, NotAuthenticat
 class WrongCredentials(NotAuthenticated):
     """The e-mail address or the password is not right."""
 
+    is_refusal = False  # the failed login is an entry of its own
+
 
 class TooManyLogins(RateLimited):
     """Too many attempts. Wait a little, then try again."""
 
+    is_refusal = True
+
 
 class TooManyAttempts(RateLimited):
     """Too many attempts from this address. Wait a minute, then try again."""
+
+    is_refusal = True
 
 
 class RefreshTokenInvalid(NotAuthenticated):
@@ -59,3 +65,5 @@ class UnknownInvitation(NotFound):
 
 class LinkInvalid(InvalidInput):
     """This link is not valid any more. It works once and for a limited time."""
+
+    is_refusal = True

@@ -24,7 +24,8 @@ from django.conf import settings
 from accounts import jwt, rates
 from accounts.errors import TooManyAttempts
 from accounts.selectors import KEY_SCHEME
-from hyprbox.lib import lanes
+from hyprbox.lib import lanes, refusals
+from hyprbox.lib.actors import Actor
 from hyprbox.lib.errors import HyprBoxError, NotAuthenticated
 from hyprbox.lib.ids import rate_key
 from hyprbox.lib.opaque import digest_of
@@ -100,6 +101,7 @@ class BadBearers:
                 counter.count, left = found[rates.address_key(key, "bearer")]
                 counter.pending -= n
                 counter.until = now + left
+        await refusals.tell_many([_refusal(key, n) for key, n in told.items()])
 
 
 class BearerGate:
@@ -125,6 +127,7 @@ class BearerGate:
         if is_opaque and digest not in self._known and (seconds := self.bad.blocked(key)):
             await self._refuse(scope, receive, send, seconds)
             return
+        scope[lanes.BEARER_IS_COUNTED] = True
         is_stream = "/stream" in scope["path"]  # a thousand viewers: not one more call for each frame
         await self.app(scope, receive, send if is_stream else self._watching(send, key, digest))
 
@@ -156,6 +159,10 @@ class BearerGate:
             except HyprBoxError:
                 pass
         await lanes.answer_error(send, error, lanes.request_id_of(scope))
+
+
+def _refusal(key: str, times: int) -> refusals.Refusal:
+    return refusals.Refusal(NotAuthenticated(), Actor.anonymous(ip=key), "bearer", times=times)
 
 
 def _is_good_jwt(token: str) -> bool:

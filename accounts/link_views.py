@@ -20,6 +20,7 @@ from accounts.errors import LinkInvalid
 from accounts.forms import InvitationForm, NewPasswordForm, ResetForm, add_errors
 from hyprbox.lib.actors import actor_of
 from hyprbox.lib.errors import HyprBoxError
+from hyprbox.lib.middleware import tell_refusal
 
 METHODS = ["GET", "HEAD", "POST"]
 
@@ -29,7 +30,8 @@ def _page(request: HttpRequest, template: str, status: int = 200, **context: Any
     return render(request, f"accounts/{template}.html", {"host": host, **context}, status=status)
 
 
-def _refused(form: forms.Form, error: HyprBoxError) -> int:
+def _refused(request: HttpRequest, form: forms.Form, error: HyprBoxError) -> int:
+    tell_refusal(request, error)
     add_errors(form, error.fields, error.message)
     return error.status
 
@@ -46,7 +48,7 @@ def reset(request: HttpRequest) -> HttpResponse:
     try:
         ask_for_reset(form.cleaned_data["email"], actor_of(request).ip)
     except HyprBoxError as error:
-        return _page(request, "reset", _refused(form, error), form=form)
+        return _page(request, "reset", _refused(request, form, error), form=form)
     return _page(request, "reset", form=form, sent=form.cleaned_data["email"])
 
 
@@ -58,6 +60,7 @@ def reset_confirm(request: HttpRequest, secret: str) -> HttpResponse:
     try:
         user = passwords.find_reset(secret).user
     except LinkInvalid as error:
+        tell_refusal(request, error)
         return _page(request, "link_over", error.status, message=error.message, again=True)
     if request.method != "POST":
         return _page(request, "new_password", form=NewPasswordForm(), person=user)
@@ -67,7 +70,7 @@ def reset_confirm(request: HttpRequest, secret: str) -> HttpResponse:
     try:
         user = passwords.confirm_reset(secret=secret, new=form.cleaned_data["new"], by=actor_of(request))
     except HyprBoxError as error:
-        return _page(request, "new_password", _refused(form, error), form=form, person=user)
+        return _page(request, "new_password", _refused(request, form, error), form=form, person=user)
     tasks.tell_password_changed.defer(user_id=str(user.pk))
     messages.success(request, "Your password is changed. Sign in with it.")
     return redirect("login")
@@ -81,6 +84,7 @@ def invitation(request: HttpRequest, secret: str) -> HttpResponse:
     try:
         found = people.find_invitation(secret)
     except LinkInvalid as error:
+        tell_refusal(request, error)
         return _page(request, "link_over", error.status, message=error.message, again=False)
     if request.method != "POST":
         return _page(request, "invitation", form=InvitationForm(), invitation=found)
@@ -90,6 +94,6 @@ def invitation(request: HttpRequest, secret: str) -> HttpResponse:
     try:
         people.accept_invitation(secret=secret, by=actor_of(request), **form.cleaned_data)
     except HyprBoxError as error:
-        return _page(request, "invitation", _refused(form, error), form=form, invitation=found)
+        return _page(request, "invitation", _refused(request, form, error), form=form, invitation=found)
     messages.success(request, "Your account is ready. Sign in with your new password.")
     return redirect("login")

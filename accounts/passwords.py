@@ -39,11 +39,13 @@ def problems_of(password: str, user: User | None = None) -> list[str]:
     return []
 
 
-def confirm_current(user: User, password: str, *, field: str = "current") -> None:
+def confirm_current(user: User, password: str, *, by: Actor, field: str = "current") -> None:
     """Raises `InvalidInput` unless it is the user's password, `TooManyLogins` after many wrong ones."""
     counter = rates.account_key(str(user.pk))
     rates.reserve(counter)
     if not hashing.is_right(password, user):
+        with transaction.atomic():
+            audit.record(Action.PASSWORD_NOT_CONFIRMED, by=by, target=f"user:{user.email}")
         raise InvalidInput(fields={field: ["This is not your current password."]})
     rates.forget(counter)
 
@@ -54,7 +56,7 @@ def change_password(*, by: Actor, current: str, new: str) -> User:
     user = find_active(by.id)
     if user is None:
         raise WrongCredentials()
-    confirm_current(user, current)
+    confirm_current(user, current, by=by)
     check_rules(new, user, field="new")
     return _store(user, new, by=by, action=Action.PASSWORD_CHANGED, but=by.session)
 

@@ -235,7 +235,7 @@ def change_email(*, by: Actor, email: str, password: str) -> tuple[User, str]:
     """One's own address, with the current password. Returns the user and the address that was."""
     require(by, Capability.OWN_ACCOUNT)
     email = checked_email(email)
-    passwords.confirm_current(_own(by), password, field="password")
+    passwords.confirm_current(_own(by), password, by=by, field="password")
     with transaction.atomic():
         user = _own(by, lock=True)
         before = user.email

@@ -19,6 +19,7 @@ from accounts.models import User
 from hyprbox.lib import pages
 from hyprbox.lib.actors import Capability, Role, actor_of, require
 from hyprbox.lib.errors import HyprBoxError, InvalidInput
+from hyprbox.lib.middleware import tell_refusal
 from hyprbox.lib.pages import Crumb
 
 PAGE_SIZE = 50
@@ -38,6 +39,7 @@ def person_list(request: HttpRequest) -> HttpResponse:
     try:
         invitation, secret = people.invite(by=actor_of(request), **form.cleaned_data)
     except HyprBoxError as error:
+        tell_refusal(request, error)
         add_errors(form, error.fields or {"email": [error.message]}, error.message)
         return _list(request, form, status=error.status)
     if mails.send_invitation(invitation, secret):

@@ -20,6 +20,7 @@ from accounts.sessions import CLIENT
 from hyprbox.lib import pages
 from hyprbox.lib.actors import actor_of
 from hyprbox.lib.errors import RateLimited
+from hyprbox.lib.middleware import tell_refusal
 
 NEXT_THEME = {"": "dark", "auto": "dark", "dark": "light", "light": "auto"}
 WRONG = "The e-mail address and the password do not match."
@@ -43,6 +44,7 @@ def login(request: HttpRequest) -> HttpResponse:
         form.add_error(None, WRONG)
         return _login_page(request, form, target, status=401)
     except (RateLimited, TooManyLogins) as error:
+        tell_refusal(request, error)
         form.add_error(None, error.message)
         return _login_page(request, form, target, status=429)
     services.note_login(user=user, by=actor_of(request), via="page")

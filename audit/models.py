@@ -64,6 +64,19 @@ class Event(models.Model):
         return f"{self.action} {self.target} by {self.actor_name}"
 
 
+class Denial(models.Model):
+    """How often someone was refused in this minute, and in the last one before it: the log has the first of each."""
+
+    key = models.TextField(primary_key=True)
+    minute = models.DateTimeField(db_index=True)
+    count = models.BigIntegerField()
+    last_minute = models.DateTimeField(null=True)
+    last_count = models.BigIntegerField()
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.count} at {self.minute:%Y-%m-%d %H:%M}"
+
+
 class Checkpoint(models.Model):
     """The head of the chain at one moment, signed with the key that jobs are signed with. Agents keep copies."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,15 +12,14 @@ from django.db import connection, transaction
 
 from audit import exports, selectors, verifying
 from audit.actions import Action
+from audit.counting import is_first
 from audit.models import Event
 from hyprbox.lib import rowmac
 from hyprbox.lib.actors import Actor, Capability, require
 from hyprbox.lib.rowmac import RowTampered, Sealed
 
 MAX_VALUE_BYTES = 1024
-TOLD_SECONDS = 60.0
-MAX_TOLD = 10_000
-_told: dict[str, float] = {}
+_SEALS = Actor.system("seals")
 
 _INSERTED = (
     "action", "actor_kind", "actor_id", "actor_name", "target", "ip", "request_id", "subject", "subject_version",
@@ -97,18 +95,17 @@ def export_log(*, by: Actor, kind: str, wanted: Mapping[str, Any]) -> Iterator[s
     return exports.lines(events, kind)
 
 
-def note_tampered(error: RowTampered) -> None:
-    """Record that a row was refused; in a transaction of its own, at most once a minute for each row and process."""
-    now = time.monotonic()
+def note_tampered(error: RowTampered, *, by: Actor = _SEALS, target: str = "") -> None:
+    """Record that a row was refused, at most once a minute for each row; in a transaction of its own unless there is one.
+
+    `target` is what the row belongs to, when that says more than the row.
+    """
     table, _, pk = error.subject.partition(":")
     log.error("row.tampered", table=table, pk=pk, why=error.why)
-    if _told.get(error.subject, 0.0) > now:
-        return
-    if len(_told) > MAX_TOLD:
-        _told.clear()
-    _told[error.subject] = now + TOLD_SECONDS
     with transaction.atomic():
-        record(Action.ROW_TAMPERED, by=Actor.system("seals"), target=error.subject, detail={"why": error.why})
+        if is_first(f"row:{error.subject}"):
+            detail = {"row": error.subject, "why": error.why}
+            record(Action.ROW_TAMPERED, by=by, target=target or error.subject, detail=detail)
 
 
 def _one_line(text: str) -> str:

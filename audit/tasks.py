@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from procrastinate.contrib.django import app
 
-from audit import sequencer
+from audit import counting, sequencer
 
 
 @app.periodic(cron="* * * * * */20")  # the sixth field is the seconds; the web processes do it each half second
 @app.task(queueing_lock="audit.sequence", pass_context=False)
 def sequence(timestamp: int) -> None:
     sequencer.sequence()
+
+
+@app.periodic(cron="41 * * * *")
+@app.task(queueing_lock="audit.forget_old_counters", pass_context=False)
+def forget_old_counters(timestamp: int) -> None:
+    counting.forget_old()

@@ -16,7 +16,7 @@ from hyprbox import finding, installer, styleguide, token_pages
 from hyprbox.fleet import views as fleet
 from hyprbox.lib import pages
 from hyprbox.lib.errors import Forbidden, HyprBoxError, InvalidInput, NotFound
-from hyprbox.lib.middleware import as_hyprbox_error, error_response
+from hyprbox.lib.middleware import as_hyprbox_error, error_response, tell_refusal
 from hyprbox.lib.pages import Crumb
 
 
@@ -55,9 +55,9 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """The form's token is missing or old: most often a page that was open for too long."""
-    return error_response(
-        request, Forbidden("This form was open for too long. Go back, reload the page and try again.")
-    )
+    error = Forbidden("This form was open for too long. Go back, reload the page and try again.")
+    tell_refusal(request, error)
+    return error_response(request, error)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:

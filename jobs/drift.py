@@ -163,9 +163,7 @@ def _owner(pin: Pin) -> Actor | None:
     try:
         sealed.check(pin)
     except RowTampered as error:
-        with transaction.atomic():
-            detail = {"row": error.subject, "why": error.why}
-            audit.record(Action.ROW_TAMPERED, by=_SYSTEM, target=f"pin:{pin.pk}", detail=detail)
+        audit.note_tampered(error, by=_SYSTEM, target=f"pin:{pin.pk}")
         _pause(pin, "It was changed by something else than HyprBox: remove it, and pin again what you want watched.")
         return None
     user = find_active(str(pin.owner_id))

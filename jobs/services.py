@@ -184,9 +184,7 @@ def _find_preset(name: str, by: Actor) -> Preset:
     except UnknownPreset as error:
         raise InvalidInput(fields={"preset": [error.message]}) from None
     except RowTampered as error:
-        with transaction.atomic():
-            detail = {"row": error.subject, "why": error.why}
-            audit.record(Action.ROW_TAMPERED, by=by, target=f"preset:{name}", detail=detail)
+        audit.note_tampered(error, by=by, target=f"preset:{name}")
         raise
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
-from hyprbox.lib import lanes
+from hyprbox.lib import lanes, refusals
 from hyprbox.lib.errors import Forbidden, HyprBoxError, InvalidInput, MethodNotAllowed, NotAuthenticated, Unavailable
 from hyprbox.lib.threads import in_thread
 from jobs.queue import Claim, Held, board, dispatcher
@@ -114,6 +114,8 @@ async def waiting_lane(scope: lanes.Scope, receive: lanes.Receive, send: lanes.S
     except lanes.ClientGone:
         return
     except HyprBoxError as error:
+        if error.is_refusal:
+            refusals.tell_soon(error, by=_tokens.caller(scope), route="pending", method=scope["method"])
         await lanes.answer_error(send, error, request_id)
         return
     except asyncio.CancelledError:  # the server stops and waits for nobody; that is no error of ours to be logged

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from django.conf import settings
 
 from audit.checkpoints import newest
-from hyprbox.lib import lanes
+from hyprbox.lib import lanes, refusals
 from hyprbox.lib.actors import Actor
 from hyprbox.lib.errors import HyprBoxError, MethodNotAllowed, NotAuthenticated, NotJson, Overloaded
 from hyprbox.lib.ids import new_request_id, rate_key
@@ -52,6 +52,8 @@ async def heartbeat_lane(scope: lanes.Scope, receive: lanes.Receive, send: lanes
     except lanes.ClientGone:
         return
     except HyprBoxError as error:
+        if error.is_refusal:
+            refusals.tell_soon(error, by=writer.tokens.caller(scope), route="heartbeat", method=scope["method"])
         await lanes.answer_error(send, error, request_id)
         return
     await lanes.answer(send, 202, _answer(beat, written, work_waiting(str(node_pk))), request_id)

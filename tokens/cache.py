@@ -20,7 +20,9 @@ import structlog
 
 from audit import sealed
 from audit import services as audit
-from hyprbox.lib import live, rowmac
+from hyprbox.lib import lanes, live, rowmac
+from hyprbox.lib.actors import Actor
+from hyprbox.lib.errors import NotAuthenticated
 from hyprbox.lib.threads import in_thread
 from tokens import secrets
 from tokens.errors import BadToken
@@ -123,6 +125,17 @@ class TokenCache:
             return None
         entry.used_at = now
         return _match(entry.tokens, presented)
+
+    def caller(self, scope: lanes.Scope) -> Actor:
+        """Who was refused, as far as memory tells: the node of the token that was shown, else a stranger."""
+        ip, request_id = lanes.peer_ip(scope), lanes.request_id_of(scope)
+        try:
+            token = self.peek(secrets.parse(lanes.bearer(scope)))
+        except NotAuthenticated:
+            token = None
+        if isinstance(token, VerifiedToken) and token.node_pk is not None:
+            return Actor.agent(id=token.node_key, name=token.node_id, ip=ip, request_id=request_id)
+        return Actor.anonymous(ip=ip, request_id=request_id)
 
     async def resolve(
         self, conn: psycopg.AsyncConnection[tuple[object, ...]], presented: list[Presented]

@@ -18,7 +18,7 @@ from rest_framework.response import Response
 
 from hyprbox.lib import errors
 from hyprbox.lib.actors import Actor, Kind
-from hyprbox.lib.middleware import as_hyprbox_error
+from hyprbox.lib.middleware import as_hyprbox_error, tell_refusal
 
 MAX_DEPTH = 20
 MAX_KEYS = 1000
@@ -238,6 +238,7 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
         if settings.DEBUG and getattr(settings, "HYPRBOX_RAISE_DEFECTS", False):
             raise error
         known = errors.HyprBoxError("Something went wrong on the server. The request id helps to find it in the log.")
+    tell_refusal(request._request, known, getattr(request, "_auth", None))
     headers = {"Retry-After": str(known.retry_after)} if known.retry_after is not None else {}
     if known.status == 401:
         headers["WWW-Authenticate"] = "Bearer"

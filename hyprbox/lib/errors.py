@@ -22,6 +22,7 @@ class HyprBoxError(Exception):
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "error"
+    is_refusal: ClassVar[bool] = False  # whether the audit log hears that a caller got this
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -61,12 +62,14 @@ class NotAuthenticated(HyprBoxError):
     """Log in first, or send a valid token."""
 
     status = 401
+    is_refusal = True
 
 
 class Forbidden(HyprBoxError):
     """Your role does not allow this."""
 
     status = 403
+    is_refusal = True
 
 
 class NotFound(HyprBoxError):

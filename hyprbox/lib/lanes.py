@@ -20,6 +20,8 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+# In the scope of a request whose bad bearer token somebody in front counts and tells of.
+BEARER_IS_COUNTED = "hyprbox.bearer_is_counted"
 DRAIN_LIMIT = 32 * 1024 * 1024
 encode = msgspec.json.Encoder().encode
 

@@ -14,6 +14,8 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.http import urlencode
 
+from hyprbox.lib import lanes, refusals
+from hyprbox.lib.actors import Actor
 from hyprbox.lib.errors import (
     BodyTooLarge,
     Forbidden,
@@ -95,6 +97,22 @@ def error_response(request: HttpRequest, error: HyprBoxError) -> HttpResponse:
     return response
 
 
+def tell_refusal(request: HttpRequest, error: HyprBoxError, proven: object = None) -> None:
+    """Tell the audit log that a request was refused. `proven` is the actor whom another credential than the page's named."""
+    counted = getattr(request, "scope", {}).get(lanes.BEARER_IS_COUNTED)
+    if not error.is_refusal or (error.status == 401 and counted):
+        return
+    ip, request_id = getattr(request, "client_ip", ""), getattr(request, "id", "")
+    by = proven if isinstance(proven, Actor) else getattr(request, "actor", None)
+    match = request.resolver_match
+    refusals.tell(
+        error,
+        by=by or Actor.anonymous(ip=ip, request_id=request_id),
+        route=(match.view_name or match.route) if match else "none",
+        method=request.method or "",
+    )
+
+
 class ErrorMiddleware:
     """Innermost: turns known errors of page views into pages, defects into a page with the request id."""
 
@@ -113,7 +131,10 @@ class ErrorMiddleware:
             known = HyprBoxError("Something went wrong on the server. The request id helps to find it in the log.")
         if isinstance(known, NotAuthenticated) and request.headers.get("HX-Request"):
             return HttpResponse(status=401, headers={"HX-Redirect": reverse("login")})
-        return error_response(request, known)
+        response = error_response(request, known)
+        if response.status_code != 302:  # to be shown the way to the log-in is no refusal
+            tell_refusal(request, known)
+        return response
 
 
 def page_context(request: HttpRequest) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class RowTampered(HyprBoxError):
     """This row was changed by something else than HyprBox, so it is not used."""
 
     status = 409
+    is_refusal = True
 
     def __init__(self, subject: str = "", why: str = "") -> None:
         super().__init__(detail={"row": subject, "why": why})

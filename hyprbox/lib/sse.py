@@ -19,7 +19,7 @@ import structlog
 from channels.consumer import AsyncConsumer
 from channels.exceptions import StopConsumer
 
-from hyprbox.lib import lanes, live
+from hyprbox.lib import lanes, live, refusals
 from hyprbox.lib.actors import Actor
 from hyprbox.lib.errors import HyprBoxError, MethodNotAllowed, Overloaded
 
@@ -198,6 +198,9 @@ class EventStream(AsyncConsumer):  # type: ignore[misc]
             await self.authorize()
             self._admit()
         except HyprBoxError as error:
+            ip = lanes.peer_ip(self.scope)
+            by = getattr(self, "actor", None) or Actor.anonymous(ip=ip, request_id=self.request_id)
+            refusals.tell_soon(error, by=by, route=f"stream:{type(self).__name__}", method=self.scope["method"])
             await lanes.answer_error(self.send, error, self.request_id)
             raise StopConsumer() from None
         headers = [*HEADERS, (b"x-request-id", self.request_id.encode())]
