@@ -29,10 +29,15 @@ def _matches(entry: Entry, q: str, risk: str) -> bool:
 
 
 def _by_category(entries: Iterable[Entry]) -> list[tuple[str, list[Entry]]]:
-    """The harmless ones first: that is what a newcomer should try."""
+    """The baseline and the harmless ones first: that is what a newcomer should try."""
 
-    def order(entry: Entry) -> tuple[str, int, str]:
-        return entry.preset.category, RISKS.index(entry.preset.risk), entry.preset.title
+    def order(entry: Entry) -> tuple[bool, str, int, str]:
+        return (
+            entry.preset.category != "baseline",
+            entry.preset.category,
+            RISKS.index(entry.preset.risk),
+            entry.preset.title,
+        )
 
     ordered = sorted(entries, key=order)
     return [(category, list(members)) for category, members in groupby(ordered, key=lambda each: each.preset.category)]
