@@ -82,11 +82,12 @@ django.setup()
 from django.conf import settings
 from django.contrib.auth.hashers import BCryptSHA256PasswordHasher
 
-from hyprbox.lib import mackey, signing
+from hyprbox.lib import mackey, secretbox, signing
 
 BCryptSHA256PasswordHasher.rounds = 4  # the real cost would take half of a test run
 signing.create_key(settings.HYPRBOX_SIGNING_KEY_FILE)
 mackey.create_key(settings.HYPRBOX_MAC_KEY_FILE)
+secretbox.create_key(settings.HYPRBOX_SECRETS_KEY_FILE)
 settings.STATIC_ROOT.mkdir(parents=True, exist_ok=True)
 
 

@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from accounts import passwords, people
 from accounts.models import User
 from hyprbox.lib.actors import actor_of
-from hyprbox.lib.errors import HyprBoxError
+from hyprbox.lib.errors import HyprBoxError, StepUpRequired
 
 
 class UserChangeForm(forms.ModelForm):  # type: ignore[type-arg]
@@ -51,6 +51,8 @@ class UserAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         try:
             return super().changeform_view(request, *args, **kwargs)
+        except StepUpRequired:
+            raise  # the page that asks for the second factor, and then does this
         except HyprBoxError as error:
             messages.error(
                 request, " ".join([error.message, *(text for texts in error.fields.values() for text in texts)])

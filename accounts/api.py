@@ -11,10 +11,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts import people, services
+from accounts import factors, people, services
 from accounts.authentication import COOKIE
 from accounts.errors import ForeignOrigin
 from accounts.models import User
+from accounts.step_up import mark
 from hyprbox.lib.api import StrictBooleanField, StrictSerializer, actor_of, parse
 
 
@@ -28,6 +29,10 @@ class LoginInput(StrictSerializer):
     email = serializers.CharField(max_length=254)
     password = serializers.CharField(max_length=1024, trim_whitespace=False)
     otp = serializers.CharField(max_length=16, required=False, allow_blank=True)
+
+
+class StepUpInput(StrictSerializer):
+    otp = serializers.CharField(max_length=16)
 
 
 class RegisterInput(StrictSerializer):
@@ -138,6 +143,17 @@ class Logout(APIView):
         response = Response(status=204)
         response.delete_cookie(COOKIE, samesite="Lax")
         return response
+
+
+class StepUp(APIView):
+    """Show the second factor again: for five minutes this session may do what is sensitive."""
+
+    def post(self, request: Request) -> Response:
+        given = parse(StepUpInput, request)
+        by = actor_of(request)
+        until = factors.step_up(by=by, proof=factors.Proof(given["otp"]))
+        mark(request._request, by, until)
+        return Response(status=204)
 
 
 class Me(APIView):

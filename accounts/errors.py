@@ -59,6 +59,22 @@ class UnknownKey(NotFound):
     """There is no API key with that id."""
 
 
+class UnknownPasskey(NotFound):
+    """You have no passkey with that id."""
+
+
+class NoFactor(Conflict):
+    """You have no second factor."""
+
+
+class FactorNeeded(Conflict):
+    """Your role needs a second factor: add another one before you remove this one."""
+
+
+class StepUpImpossible(Forbidden):
+    """This token belongs to no session that could remember it: log in, and use the token from there."""
+
+
 class UnknownInvitation(NotFound):
     """There is no open invitation with that id."""
 

@@ -17,7 +17,7 @@ from audit import sealed
 from audit import services as audit
 from audit.actions import Action
 from hyprbox.lib import opaque
-from hyprbox.lib.actors import CAPABILITIES, SCOPES, Actor, Capability, Scope, require
+from hyprbox.lib.actors import CAPABILITIES, SCOPES, Actor, Capability, Scope, require, require_fresh
 from hyprbox.lib.db import database_now
 from hyprbox.lib.errors import Conflict, InvalidInput
 
@@ -30,6 +30,7 @@ MOST_KEYS = 50
 def create_key(*, by: Actor, name: str, scopes: list[str], expires_at: datetime | None = None) -> tuple[ApiKey, str]:
     """A new key and, this once, its plaintext. Without `expires_at` it ends after 90 days."""
     require(by, Capability.OWN_ACCOUNT)
+    require_fresh(by)
     ends = expires_at or timezone.now() + DEFAULT
     _check(by, name, scopes, ends)
     if live_keys().filter(user_id=by.id).count() >= MOST_KEYS:
@@ -79,6 +80,7 @@ def may_have(by: Actor, scope: str) -> bool:
 def revoke_key(*, by: Actor, key_id: uuid.UUID) -> ApiKey:
     """End a key at once; an admin ends anyone's. Raises `UnknownKey`."""
     require(by, Capability.OWN_ACCOUNT)
+    require_fresh(by)
     keys = live_keys() if by.can(Capability.MANAGE_USERS) else live_keys().filter(user_id=by.id)
     key = keys.filter(pk=key_id).select_related("user").select_for_update(of=("self",)).first()
     if key is None:

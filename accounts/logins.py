@@ -12,7 +12,7 @@ from accounts.models import PageSession, RefreshFamily, User
 from audit import sealed
 from audit import services as audit
 from audit.actions import Action
-from hyprbox.lib.actors import Actor, Capability, require
+from hyprbox.lib.actors import Actor, Capability, require, require_fresh
 
 
 @transaction.atomic
@@ -53,6 +53,7 @@ def end_all(user: User, *changed: str, but: str = "") -> None:
 def end_all_of(*, by: Actor, user_id: uuid.UUID) -> User:
     """An admin signs someone out everywhere. Raises `UnknownUser`."""
     require(by, Capability.MANAGE_USERS)
+    require_fresh(by)
     kept = locked(user_id)
     end_all(kept)
     audit.record(Action.LOGOUT_DONE, by=by, target=f"user:{kept.email}", detail={"everywhere": True}, row=kept)

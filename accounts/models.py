@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Any, ClassVar
 
+from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
@@ -23,7 +24,10 @@ class UserManager(BaseUserManager["User"]):
 class User(Sealed, AbstractBaseUser):
     """Someone who logs in. `token_version` is in every token: raising it ends all of them at once."""
 
-    SEALED = ("email", "password", "role", "is_active", "token_version")
+    SEALED = (
+        "email", "password", "role", "is_active", "token_version",
+        "has_factor", "totp_seed", "totp_key_id", "recovery_codes",
+    )  # fmt: skip
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     email = models.EmailField(max_length=254, unique=True)
@@ -32,6 +36,13 @@ class User(Sealed, AbstractBaseUser):
     is_active = models.BooleanField(default=True)
     token_version = models.PositiveIntegerField(default=1)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
+    # Whether a login asks for more than the password. The seed is encrypted (`hyprbox.lib.secretbox`); `totp_step` is the
+    # last time step whose code was used.
+    has_factor = models.BooleanField(default=False, editable=False)
+    totp_seed = models.BinaryField(max_length=128, default=b"", editable=False)
+    totp_key_id = models.CharField(max_length=16, blank=True, default="", editable=False)
+    totp_step = models.BigIntegerField(default=0, editable=False)
+    recovery_codes = ArrayField(models.CharField(max_length=64), default=list, blank=True, editable=False)
 
     USERNAME_FIELD = "email"
     REQUIRED_FIELDS: ClassVar[list[str]] = ["name"]
@@ -45,10 +56,19 @@ class User(Sealed, AbstractBaseUser):
     def __str__(self) -> str:
         return self.email
 
+    @property
+    def has_totp(self) -> bool:
+        return bool(self.totp_seed)
+
+    @property
+    def needs_factor(self) -> bool:
+        """The role has to have a second factor, and this person has none yet."""
+        return self.role in settings.HYPRBOX_REQUIRE_SECOND_FACTOR and not self.has_factor
+
     # The Django admin asks these; in HyprBox an admin may do everything there.
     @property
     def is_staff(self) -> bool:
-        return self.is_active and self.role == Role.ADMIN
+        return self.is_active and self.role == Role.ADMIN and not self.needs_factor
 
     @property
     def is_superuser(self) -> bool:
@@ -145,6 +165,27 @@ class ApiKey(Sealed):
 
     def __str__(self) -> str:
         return f"{self.name} (hbak_{self.prefix}…)"
+
+
+class Passkey(Sealed):
+    """A second factor that a device or a password manager keeps; here is its public half."""
+
+    SEALED = ("user_id", "credential_id", "public_key")
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="passkeys")
+    name = models.CharField(max_length=120)
+    credential_id = models.BinaryField(max_length=1023, unique=True)
+    public_key = models.BinaryField(max_length=2048)
+    sign_count = models.BigIntegerField(default=0)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering: ClassVar = ["created_at"]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class Invitation(models.Model):

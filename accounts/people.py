@@ -28,7 +28,7 @@ from audit import sealed
 from audit import services as audit
 from audit.actions import Action
 from hyprbox.lib import opaque
-from hyprbox.lib.actors import Actor, Capability, Role, require
+from hyprbox.lib.actors import Actor, Capability, Role, require, require_fresh
 from hyprbox.lib.errors import InvalidInput, NotAuthenticated
 
 INVITATION_LIFETIME = timedelta(days=7)
@@ -38,6 +38,7 @@ MAX_NAME = 120
 def create_user(*, by: Actor, email: str, password: str, name: str = "", role: str = Role.VIEWER) -> User:
     """A new person. Raises `InvalidInput` or `EmailTaken`."""
     require(by, Capability.MANAGE_USERS)
+    require_fresh(by)
     return _create(by=by, email=email, password=password, name=name, role=role)
 
 
@@ -110,6 +111,7 @@ def _checked_name(name: str) -> str:
 def invite(*, by: Actor, email: str, role: str) -> tuple[Invitation, str]:
     """An invitation and, this once, the secret of its link; an earlier one to the same address ends."""
     require(by, Capability.MANAGE_USERS)
+    require_fresh(by)
     email = checked_email(email)
     if role not in Role.values:
         raise InvalidInput(fields={"role": [f"One of {', '.join(Role.values)}."]})
@@ -133,6 +135,7 @@ def invite(*, by: Actor, email: str, role: str) -> tuple[Invitation, str]:
 def revoke_invitation(*, by: Actor, invitation_id: uuid.UUID) -> Invitation:
     """Its link does not work any more. Raises `UnknownInvitation`."""
     require(by, Capability.MANAGE_USERS)
+    require_fresh(by)
     found = Invitation.objects.filter(pk=invitation_id, accepted_at=None, revoked_at=None).first()
     if found is None or not Invitation.objects.filter(pk=found.pk, accepted_at=None, revoked_at=None).update(
         revoked_at=Now()
@@ -179,6 +182,7 @@ def change_user(
     Raises `UnknownUser`, `OwnAccount`, `LastAdmin`, `InvalidInput`.
     """
     require(by, Capability.MANAGE_USERS)
+    require_fresh(by)
     _one_at_a_time()
     user = logins.locked(user_id)
     given = {"role": role, "is_active": is_active, "name": name if name is None else _checked_name(name)}
@@ -206,6 +210,7 @@ def change_user(
 def remove_user(*, by: Actor, user_id: uuid.UUID) -> User:
     """Delete someone with their sessions and keys. What they did stays in the audit log under their name."""
     require(by, Capability.MANAGE_USERS)
+    require_fresh(by)
     _one_at_a_time()
     user = _locked(user_id)
     _check_not_oneself(by, user)

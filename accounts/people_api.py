@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts import logins, mails, people, selectors
+from accounts import factors, logins, mails, people, selectors
 from accounts.account_api import logins_response
 from accounts.models import Invitation, User
 from hyprbox.lib.actors import Role
@@ -80,6 +80,14 @@ class UserSessions(APIView):
 
     def delete(self, request: Request, user_id: uuid.UUID) -> Response:
         logins.end_all_of(by=actor_of(request), user_id=user_id)
+        return Response(status=204)
+
+
+class UserFactor(APIView):
+    """DELETE takes someone's second factor away, who lost it."""
+
+    def delete(self, request: Request, user_id: uuid.UUID) -> Response:
+        factors.reset(by=actor_of(request), user_id=user_id)
         return Response(status=204)
 
 

@@ -12,13 +12,13 @@ from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from accounts import logins, mails, people, selectors
+from accounts import factors, logins, mails, people, selectors
 from accounts.errors import UnknownUser
 from accounts.forms import InviteForm, PersonForm, add_errors
 from accounts.models import User
 from hyprbox.lib import pages
 from hyprbox.lib.actors import Capability, Role, actor_of, require
-from hyprbox.lib.errors import HyprBoxError, InvalidInput
+from hyprbox.lib.errors import HyprBoxError, InvalidInput, StepUpRequired
 from hyprbox.lib.middleware import tell_refusal
 from hyprbox.lib.pages import Crumb
 
@@ -38,6 +38,8 @@ def person_list(request: HttpRequest) -> HttpResponse:
         return _list(request, form, status=400)
     try:
         invitation, secret = people.invite(by=actor_of(request), **form.cleaned_data)
+    except StepUpRequired:
+        raise
     except HyprBoxError as error:
         tell_refusal(request, error)
         add_errors(form, error.fields or {"email": [error.message]}, error.message)
@@ -119,6 +121,14 @@ def sign_out(request: HttpRequest, user_id: uuid.UUID) -> HttpResponse:
     pages.actor_of(request)
     user: User = logins.end_all_of(by=actor_of(request), user_id=user_id)
     messages.success(request, f"{user.email} is signed out everywhere.")
+    return redirect("person", user.pk)
+
+
+@require_POST
+def reset_factor(request: HttpRequest, user_id: uuid.UUID) -> HttpResponse:
+    pages.actor_of(request)
+    user = factors.reset(by=actor_of(request), user_id=user_id)
+    messages.success(request, f"{user.email} has no second factor any more, and is signed out everywhere.")
     return redirect("person", user.pk)
 
 

@@ -49,6 +49,13 @@ AUTH = {
         text="An old refresh token that comes back ends its whole family.",
     ),
     "POST /api/auth/logout": Call("Log out", {204: None}, body=api.LogoutInput, who=ANYONE),
+    "POST /api/auth/step-up": Call(
+        "Show your second factor again",
+        {204: None},
+        body=api.StepUpInput,
+        errors=(409,),
+        text="For five minutes this session may do what is sensitive; without it that is 403 step_up_required.",
+    ),
     "GET /api/auth/me": Call("Who you are", {200: api.UserSerializer}),
     "POST /api/auth/password": Call(
         "Change your password",
@@ -96,6 +103,9 @@ USERS = {
         "Where someone is signed in", {200: Page(account_api.LoginRowSerializer)}, role="admins"
     ),
     "DELETE /api/users/{user_id}/sessions": Call("Sign someone out everywhere", {204: None}, role="admins"),
+    "DELETE /api/users/{user_id}/second-factor": Call(
+        "Take someone's second factor away", {204: None}, errors=(409,), role="admins"
+    ),
     "GET /api/users/invite": Call("Open invitations", {200: Page(people_api.InvitationSerializer)}, role="admins"),
     "POST /api/users/invite": Call(
         "Invite someone",

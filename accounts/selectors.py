@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db.models import F, QuerySet
 from django.db.models.functions import Now
 
-from accounts.models import ApiKey, Invitation, PageSession, RefreshFamily, User
+from accounts.models import ApiKey, Invitation, PageSession, Passkey, RefreshFamily, User
 from accounts.programs import program_of
 from audit import sealed
 from audit import services as audit
@@ -114,6 +114,8 @@ def actor_for(
         fresh_until=fresh_until,
         scopes=scopes,
         key=key,
+        has_factor=user.has_factor,
+        needs_factor=user.needs_factor,
     )
 
 
@@ -174,3 +176,9 @@ def list_invitations(*, by: Actor) -> QuerySet[Invitation]:
     """Those that nobody accepted yet, newest first."""
     require(by, Capability.MANAGE_USERS)
     return Invitation.objects.filter(accepted_at=None, revoked_at=None, expires_at__gt=Now())
+
+
+def list_passkeys(*, by: Actor) -> QuerySet[Passkey]:
+    """The caller's own, oldest first."""
+    require(by, Capability.OWN_ACCOUNT)
+    return Passkey.objects.filter(user_id=by.id)

@@ -12,7 +12,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from accounts import hashing, jwt, logins, rates
+from accounts import factors, hashing, jwt, logins, rates
 from accounts.errors import RefreshTokenInvalid, WrongCredentials
 from accounts.models import PageSession, RefreshFamily, User
 from accounts.selectors import actor_for, find_active, find_by_email, find_family
@@ -23,10 +23,6 @@ from hyprbox.lib.errors import NotAuthenticated
 
 GRACE = timedelta(seconds=10)
 MAX_PASSWORD = 1024
-# Second factors: each is asked after a right password and says whether the login may go on with this `otp`.
-# What it refuses looks like a wrong password.
-Gate = Callable[[User, str], bool]
-gates: list[Gate] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +36,35 @@ class Session:
 def check_credentials(*, email: str, password: str, by: Actor, otp: str = "") -> User:
     """The user, or `WrongCredentials` with the same work done for unknown, wrong and disabled ones.
 
-    The attempt counts before the password is looked at, so that of many at once only as many as the limits allow are.
+    Who has a second factor shows it in `otp`; a wrong or missing one is like a wrong password.
     """
+    return _checked(email, password, by, lambda user: factors.passes_login(user, otp, by=by))
+
+
+def check_password(*, email: str, password: str, by: Actor) -> User:
+    """The same without the second factor, which is the caller's to ask for."""
+    return _checked(email, password, by, lambda _user: True)
+
+
+def _checked(email: str, password: str, by: Actor, passes: Callable[[User], bool]) -> User:
+    """The attempt counts before the password is looked at, so that of many at once only as many as the limits allow are."""
     rates.take_from(by.ip, "login")
     user = find_by_email(email)
     counter = rates.account_key(str(user.pk) if user else email.strip().lower())
     rates.reserve(counter)
     is_right = hashing.is_right(password[:MAX_PASSWORD], user)
-    if user is not None and is_right and user.is_active and all(gate(user, otp) for gate in gates):
+    if user is not None and is_right and user.is_active and passes(user):
         rates.forget(counter)
         return user
-    with transaction.atomic():
-        audit.record(Action.LOGIN_FAILED, by=by, target=f"user:{email.strip()[:200]}")
+    note_failure(by=by, email=email)
     raise WrongCredentials()
+
+
+@transaction.atomic
+def note_failure(*, by: Actor, email: str, why: str = "") -> None:
+    """Record a login that failed, under the address that was given."""
+    detail = {"why": why} if why else {}
+    audit.record(Action.LOGIN_FAILED, by=by, target=f"user:{email.strip()[:200]}", detail=detail)
 
 
 @transaction.atomic
@@ -82,6 +94,7 @@ def start_family(user: User, *, by: Actor, user_agent: str) -> Session:
         user_agent=user_agent[:200],
         rotated_at=now,
         expires_at=now + jwt.ABSOLUTE_LIFETIME,
+        fresh_until=now + factors.FRESH_FOR if user.has_factor else None,
     )
     token = jwt.first_refresh(family)
     family.digest = _digest(token)

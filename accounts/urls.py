@@ -1,9 +1,11 @@
 from django.urls import path
 
-from accounts import account_api, api, link_views, people_api, people_views, profile_views, views
+from accounts import account_api, api, factor_views, link_views, people_api, people_views, profile_views, step_up, views
 
 urlpatterns = [
     path("login/", views.login, name="login"),
+    path("login/second/", views.login_second, name="login-second"),
+    path("step-up/", step_up.step_up, name="step-up"),
     path("logout/", views.logout, name="logout"),
     path("theme/", views.theme, name="theme"),
     path("reset/", link_views.reset, name="reset"),
@@ -15,6 +17,7 @@ urlpatterns = [
     path("settings/people/<uuid:user_id>/enable/", people_views.enable, name="person-enable"),
     path("settings/people/<uuid:user_id>/disable/", people_views.disable, name="person-disable"),
     path("settings/people/<uuid:user_id>/sign-out/", people_views.sign_out, name="person-sign-out"),
+    path("settings/people/<uuid:user_id>/reset-factor/", people_views.reset_factor, name="person-reset-factor"),
     path("settings/people/<uuid:user_id>/remove/", people_views.remove, name="person-remove"),
     path(
         "settings/people/invitations/<uuid:invitation_id>/revoke/",
@@ -27,6 +30,16 @@ urlpatterns = [
     path("profile/password/", profile_views.change_password, name="profile-password"),
     path("profile/sessions/<uuid:session_id>/end/", profile_views.end_session, name="session-end"),
     path("profile/sign-out/", profile_views.sign_out_everywhere, name="sign-out-everywhere"),
+    path("profile/second-factor/", factor_views.second_factor, name="second-factor"),
+    path("profile/second-factor/app/", factor_views.begin_app, name="factor-app"),
+    path("profile/second-factor/app/confirm/", factor_views.confirm_app, name="factor-app-confirm"),
+    path("profile/second-factor/app/remove/", factor_views.remove_app, name="factor-app-remove"),
+    path("profile/second-factor/passkeys/", factor_views.begin_passkey, name="passkey-add"),
+    path("profile/second-factor/passkeys/confirm/", factor_views.confirm_passkey, name="passkey-confirm"),
+    path(
+        "profile/second-factor/passkeys/<uuid:passkey_id>/remove/", factor_views.remove_passkey, name="passkey-remove"
+    ),
+    path("profile/second-factor/codes/", factor_views.renew_codes, name="recovery-renew"),
     path("profile/keys/", profile_views.create_key, name="key-create"),
     path("profile/keys/<uuid:key_id>/revoke/", profile_views.revoke_key, name="key-revoke"),
 ]
@@ -35,6 +48,7 @@ api_urlpatterns = [
     path("auth/register", api.Register.as_view()),
     path("auth/refresh", api.Refresh.as_view()),
     path("auth/logout", api.Logout.as_view()),
+    path("auth/step-up", api.StepUp.as_view()),
     path("auth/me", api.Me.as_view()),
     path("auth/password", account_api.Password.as_view()),
     path("auth/reset", account_api.Reset.as_view()),
@@ -47,5 +61,6 @@ api_urlpatterns = [
     path("users/invite", people_api.Invite.as_view()),
     path("users/invite/<uuid:invitation_id>", people_api.InvitationDetail.as_view()),
     path("users/<uuid:user_id>", people_api.UserDetail.as_view()),
+    path("users/<uuid:user_id>/second-factor", people_api.UserFactor.as_view()),
     path("users/<uuid:user_id>/sessions", people_api.UserSessions.as_view()),
 ]

@@ -26,6 +26,7 @@ __all__ = [
     "first",
     "lock",
     "newest_of",
+    "reseal_existing",
     "save",
     "seal_existing",
     "with_newest",
@@ -115,6 +116,32 @@ def seal_existing(model: type[Model], sealed: tuple[str, ...], event: type[Model
             event._default_manager.create(
                 action="row.sealed", actor_kind="system", actor_name="migrate", target=subject,
                 subject=subject, subject_version=1,
+            )  # fmt: skip
+            count += 1
+    return count
+
+
+def reseal_existing(model: type[Model], before: tuple[str, ...], after: tuple[str, ...], event: type[Model]) -> int:
+    """For migrations that change what is sealed: rows whose seal over `before` fits get one over `after`.
+
+    A row that was tampered with stays so, and is found as before. Returns how many were sealed anew.
+    """
+    count = 0
+    with transaction.atomic():
+        for row in model._default_manager.select_for_update():
+            subject, version = rowmac.subject_of(row), row.row_version
+            known = event._default_manager.filter(subject=subject, subject_version__isnull=False)
+            newest = known.aggregate(newest=Max("subject_version"))["newest"]
+            was: dict[str, Any] = {name: getattr(row, name) for name in before}
+            table = model._meta.db_table
+            if rowmac.problem_of(table, row.pk, version, was, mac=bytes(row.mac), newest=newest):
+                continue
+            now: dict[str, Any] = {name: getattr(row, name) for name in after}
+            mac = rowmac.mac_of(table, row.pk, version + 1, now)
+            model._default_manager.filter(pk=row.pk).update(mac=mac, row_version=version + 1)
+            event._default_manager.create(
+                action="row.sealed", actor_kind="system", actor_name="migrate", target=subject,
+                subject=subject, subject_version=version + 1,
             )  # fmt: skip
             count += 1
     return count

@@ -27,18 +27,24 @@ HYPRBOX_PORT: int = env.int("HYPRBOX_PORT", default=8000)
 HYPRBOX_PUBLIC_URL: str = env.str("HYPRBOX_PUBLIC_URL", default=f"http://127.0.0.1:{HYPRBOX_PORT}").rstrip("/")
 HYPRBOX_SIGNING_KEY_FILE = Path(env.str("HYPRBOX_SIGNING_KEY_FILE", default=str(HYPRBOX_VAR_DIR / "signing.key")))
 HYPRBOX_MAC_KEY_FILE = Path(env.str("HYPRBOX_MAC_KEY_FILE", default=str(HYPRBOX_VAR_DIR / "mac.key")))
+HYPRBOX_SECRETS_KEY_FILE = Path(env.str("HYPRBOX_SECRETS_KEY_FILE", default=str(HYPRBOX_VAR_DIR / "secrets.key")))
 _checkpoint_file = env.str("HYPRBOX_AUDIT_CHECKPOINT_FILE", default="")
 HYPRBOX_AUDIT_CHECKPOINT_FILE = Path(_checkpoint_file).absolute() if _checkpoint_file else None
 HYPRBOX_TRUSTED_PROXIES: list[str] = env.list("HYPRBOX_TRUSTED_PROXIES", default=[])
 HYPRBOX_OFFLINE_AFTER: int = env.int("HYPRBOX_OFFLINE_AFTER", default=600)  # seconds
 HYPRBOX_SESSION_IDLE = timedelta(seconds=env.int("HYPRBOX_SESSION_IDLE", default=1800))
 HYPRBOX_ALLOW_REGISTRATION: bool = env.bool("HYPRBOX_ALLOW_REGISTRATION", default=False)
+HYPRBOX_REQUIRE_SECOND_FACTOR: list[str] = env.list("HYPRBOX_REQUIRE_SECOND_FACTOR", default=[])  # roles
 HYPRBOX_REQUIRE_NODE_TOKEN: bool = env.bool("HYPRBOX_REQUIRE_NODE_TOKEN", default=True)
 HYPRBOX_ENABLE_DOCS: bool = env.bool("HYPRBOX_ENABLE_DOCS", default=False) or DEBUG
 HYPRBOX_METRICS_TOKEN: str = env.str("HYPRBOX_METRICS_TOKEN", default="")
 HYPRBOX_ADMIN_PATH: str = env.str("HYPRBOX_ADMIN_PATH", default="django-admin").strip("/")
 HYPRBOX_LOG_LEVEL: str = env.str("HYPRBOX_LOG_LEVEL", default="INFO").upper()
 
+if _unknown := set(HYPRBOX_REQUIRE_SECOND_FACTOR) - {"viewer", "operator", "admin"}:
+    raise ImproperlyConfigured(
+        f"HYPRBOX_REQUIRE_SECOND_FACTOR names roles by comma, such as admin,operator: there is no “{min(_unknown)}”."
+    )
 _public = urlsplit(HYPRBOX_PUBLIC_URL)
 if _public.scheme not in ("http", "https") or not _public.hostname:
     raise ImproperlyConfigured(
@@ -109,6 +115,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "accounts.authentication.ActorMiddleware",
     "hyprbox.lib.middleware.ErrorMiddleware",
+    "accounts.step_up.StepUpMiddleware",
 ]
 
 # frame-ancestors of the content security policy does what X-Frame-Options did.

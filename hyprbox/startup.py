@@ -6,14 +6,14 @@ from django.conf import settings
 from django.core import checks
 from django.db import DatabaseError, connection
 
-from hyprbox.lib import mackey, signing
+from hyprbox.lib import mackey, secretbox, signing
 
 
 def refusals() -> list[str]:
     """A sentence for each thing that is wrong; empty when the process may serve."""
     if settings.DEBUG:
         return []
-    return [*_signing_key(), *_mac_key(), *_durability(), *_deployment()]
+    return [*_signing_key(), *_mac_key(), *_secrets_key(), *_durability(), *_deployment()]
 
 
 def _signing_key() -> list[str]:
@@ -28,6 +28,14 @@ def _mac_key() -> list[str]:
     try:
         mackey.key()
     except mackey.MacKeyUnusable as error:
+        return [str(error)]
+    return []
+
+
+def _secrets_key() -> list[str]:
+    try:
+        secretbox.keys()
+    except secretbox.SecretsKeyUnusable as error:
         return [str(error)]
     return []
 

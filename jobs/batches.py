@@ -16,7 +16,7 @@ from django.db.models.functions import Now
 
 from audit import services as audit
 from audit.actions import Action
-from hyprbox.lib.actors import Actor, Capability, require
+from hyprbox.lib.actors import Actor, Capability, require, require_fresh
 from hyprbox.lib.errors import InvalidInput
 from jobs import selectors, services
 from jobs.errors import BatchOver, NothingToRetry, UnknownBatch
@@ -28,6 +28,7 @@ from nodes import selectors as nodes
 from nodes.selectors import NodeFilter
 
 MAX_BATCH = 1000
+MOST_WITHOUT_STEP_UP = 10  # nodes at once
 WAVES_FROM = 51  # so many nodes are never changed all at once
 WAVE_SHARE = 10  # unless somebody says otherwise, a wave is a tenth of them
 STOP_OVER_PERCENT = 10
@@ -100,6 +101,8 @@ def queue(
     wanted = list(dict.fromkeys(node_ids))
     if not 1 <= len(wanted) <= MAX_BATCH:
         raise InvalidInput(fields={"node_ids": [f"Choose from 1 to {MAX_BATCH} nodes; these are {len(wanted)}."]})
+    if len(wanted) > MOST_WITHOUT_STEP_UP:
+        require_fresh(by)
     wave_size, percent = _wave_size(pace, len(wanted), order.mode)
     with transaction.atomic():
         digest = order.sha256(nodes=[*wanted, f"{pace.wave_size}/{pace.stop_after_failures}"])

@@ -20,7 +20,7 @@ from accounts.selectors import actor_for, find_active
 from audit import sealed
 from audit import services as audit
 from audit.actions import Action
-from hyprbox.lib.actors import Actor, Capability, require
+from hyprbox.lib.actors import Actor, Capability, require, require_fresh
 from hyprbox.lib.errors import Conflict, HyprBoxError, InvalidInput
 from hyprbox.lib.rowmac import RowTampered
 from jobs import batches, services
@@ -46,6 +46,7 @@ def create_pin(*, by: Actor, preset: str, variables: Mapping[str, Any], node_id:
     """Watch a preset on one node or on all that have a tag, from now on. Raises `InvalidInput`, `PinExists`."""
     require(by, Capability.MANAGE_PRESETS)
     require(by, Capability.RUN_JOBS)
+    require_fresh(by)
     owner = find_active(by.id)
     if owner is None:
         raise InvalidInput(fields={"owner": ["A pin needs an owner: a person, as whom it checks."]})
@@ -74,6 +75,7 @@ def create_pin(*, by: Actor, preset: str, variables: Mapping[str, Any], node_id:
 def remove_pin(*, by: Actor, pin_id: uuid.UUID | str) -> None:
     """Stop watching; what was found goes with it, the jobs stay. Works on a tampered pin too."""
     require(by, Capability.MANAGE_PRESETS)
+    require_fresh(by)
     pin = Pin.objects.select_for_update(of=("self",)).select_related("node").filter(pk=_uuid(pin_id)).first()
     if pin is None:
         raise UnknownPin()
@@ -85,6 +87,7 @@ def remove_pin(*, by: Actor, pin_id: uuid.UUID | str) -> None:
 def resume_pin(*, by: Actor, pin_id: uuid.UUID | str) -> Pin:
     """Check again, from now on as the one who resumes. Raises `UnknownPin`, `InvalidInput`, `RowTampered`."""
     require(by, Capability.MANAGE_PRESETS)
+    require_fresh(by)
     owner = find_active(by.id)
     pin = sealed.lock(Pin.objects.select_related("node").filter(pk=_uuid(pin_id)))
     if pin is None or owner is None:

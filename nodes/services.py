@@ -14,7 +14,7 @@ from django.db.models.functions import Now
 from audit import services as audit
 from audit.actions import Action
 from hyprbox.lib import live
-from hyprbox.lib.actors import Actor, Capability, require
+from hyprbox.lib.actors import Actor, Capability, require, require_fresh
 from hyprbox.lib.errors import InvalidInput
 from nodes import names, rules, selectors
 from nodes.errors import NodeTaken, UnknownNode
@@ -88,6 +88,7 @@ def update_node(*, by: Actor, node_id: str, changes: NodeChanges) -> Node:
 def remove_node(*, by: Actor, node_id: str) -> Node:
     """End a node: its tokens die, its name is free again, its history stays. Raises `UnknownNode`."""
     require(by, Capability.REMOVE_NODES)
+    require_fresh(by)
     node = _locked(node_id)
     # The moment of the transaction, as its tokens have it: that tells them from those that were revoked by hand.
     Node.objects.filter(pk=node.pk).update(removed_at=selectors.database_now())

@@ -12,7 +12,7 @@ from django.db.models.functions import Now
 from audit import sealed
 from audit import services as audit
 from audit.actions import Action
-from hyprbox.lib.actors import Actor, Capability, require
+from hyprbox.lib.actors import Actor, Capability, require, require_fresh
 from hyprbox.lib.errors import InvalidInput
 from presets import catalogue, selectors
 from presets.documents import Preset, to_document
@@ -30,6 +30,7 @@ def create_preset(
 ) -> PresetRevision:
     """A new preset from its document. Raises `InvalidInput` with the lint's findings, `PresetNameTaken`."""
     require(by, Capability.MANAGE_PRESETS)
+    require_fresh(by)
     checked = _checked(text, kind, note, waive)
     preset = _preset(checked)
     if preset.name in RESERVED_NAMES:
@@ -64,6 +65,7 @@ def save_revision(
     saved. Raises `InvalidInput`, `PresetChanged`, `PresetArchived`, `PresetIsBuiltIn`, `UnknownPreset`, `RowTampered`.
     """
     require(by, Capability.MANAGE_PRESETS)
+    require_fresh(by)
     if catalogue.find(name) is not None:
         raise PresetIsBuiltIn()
     selectors.find_custom(name)  # before the document is read: a name that is not there is the first thing to say
@@ -90,6 +92,7 @@ def save_revision(
 def duplicate_preset(*, by: Actor, name: str, new_name: str) -> PresetRevision:
     """A custom preset with the text of any preset, under another name."""
     require(by, Capability.MANAGE_PRESETS)
+    require_fresh(by)
     text = renamed(selectors.find_entry(name), new_name)
     return create_preset(by=by, text=text, origin=name, waive=True, note=f"Duplicate of {name}")
 
@@ -188,6 +191,7 @@ def _lock(name: str) -> CustomPreset:
 
 def _archive(by: Actor, name: str, *, is_archived: bool, action: Action) -> CustomPreset:
     require(by, Capability.MANAGE_PRESETS)
+    require_fresh(by)
     if catalogue.find(name) is not None:
         raise PresetIsBuiltIn()
     row = _lock(name)

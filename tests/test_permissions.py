@@ -148,6 +148,8 @@ SAMPLES: dict[tuple[str, str], Sample] = {
     ("POST", "api/auth/login"): Sample({"email": "target@example.com", "password": factories.PASSWORD}),
     ("POST", "api/auth/register"): Sample({"email": "new@example.com", "password": NEW}),
     ("POST", "api/auth/refresh"): Sample({"refresh": "nonsense"}, status=401),
+    ("POST", "api/auth/step-up"): Sample({"otp": "000000"}, status=409),  # nobody here has a second factor
+    ("DELETE", "api/users/<uuid:user_id>/second-factor"): Sample(status=409),
     ("POST", "api/auth/reset"): Sample({"email": "target@example.com"}),
     ("POST", "api/auth/reset/confirm"): Sample({"token": "nonsense", "new": NEW}, status=400),
     ("POST", "api/auth/password"): Sample({"current": factories.PASSWORD, "new": NEW}),
@@ -187,6 +189,8 @@ FORMS: dict[tuple[str, str], Sample] = {
     ("POST", "settings/people/<uuid:user_id>/change/"): Sample({"name": "Target", "role": "operator"}),
     ("POST", "profile/name/"): Sample({"name": "Other"}),
     ("POST", "theme/"): Sample({"theme": "dark"}),
+    ("GET", "login/second/"): Sample(status=302),  # to the first step
+    ("POST", "login/second/"): Sample(status=302),
     ("GET", "reset/<str:secret>/"): Sample(status=400),
     ("POST", "reset/<str:secret>/"): Sample(status=400),
     ("GET", "invitation/<str:secret>/"): Sample(status=400),

@@ -9,7 +9,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from hyprbox.lib.actors import actor_of
-from hyprbox.lib.errors import HyprBoxError
+from hyprbox.lib.errors import HyprBoxError, StepUpRequired
 from tokens import services
 from tokens.models import NodeToken
 
@@ -40,5 +40,7 @@ class NodeTokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         for token in queryset:
             try:
                 services.revoke_token(by=actor_of(request), token_id=token.pk)
+            except StepUpRequired:
+                raise
             except HyprBoxError as error:
                 messages.warning(request, f"{token.name}: {error.message}")

@@ -14,7 +14,7 @@ from audit import sealed
 from audit import services as audit
 from audit.actions import Action
 from hyprbox.lib import live
-from hyprbox.lib.actors import Actor, Capability, require
+from hyprbox.lib.actors import Actor, Capability, require, require_fresh
 from hyprbox.lib.db import database_now
 from hyprbox.lib.errors import InvalidInput
 from tokens import secrets
@@ -35,6 +35,7 @@ def issue_token(
 ) -> tuple[NodeToken, str]:
     """A new token and, this once, its plaintext. With a node it is pinned from the start."""
     require(by, Capability.MANAGE_TOKENS)
+    require_fresh(by)
     if not name.strip():
         raise InvalidInput(fields={"name": ["Give the token a name, so that you know it again."]})
     if expires_at is not None and expires_at <= timezone.now():
@@ -62,6 +63,7 @@ def issue_token(
 def revoke_token(*, by: Actor, token_id: uuid.UUID | str) -> NodeToken:
     """End a token in every process. Raises `UnknownToken`, `TokenRevoked`."""
     require(by, Capability.MANAGE_TOKENS)
+    require_fresh(by)
     token = _locked(token_id)
     if token.revoked_at is not None:
         raise TokenRevoked()
@@ -81,6 +83,7 @@ def revoke_tokens_of_node(*, by: Actor, node_pk: uuid.UUID) -> int:
 def rotate_token(*, by: Actor, token_id: uuid.UUID | str) -> tuple[NodeToken, str]:
     """A successor for a token. The old one works until the new one was used once, at most 24 hours."""
     require(by, Capability.MANAGE_TOKENS)
+    require_fresh(by)
     old = _locked(token_id)
     sealed.check(old)
     if old.revoked_at is not None:

@@ -9,8 +9,9 @@ from datetime import datetime
 
 from django.db import models
 from django.http import HttpRequest
+from django.utils import timezone
 
-from hyprbox.lib.errors import Forbidden, NotAuthenticated
+from hyprbox.lib.errors import Forbidden, NotAuthenticated, SecondFactorRequired, StepUpRequired
 
 
 class Role(models.TextChoices):
@@ -85,7 +86,8 @@ class Actor:
     `id` is the user's or the node's primary key as text, `name` what the audit shows (e-mail, node_id),
     `ip` the client's address as far as it can be trusted, `session` the id of the page session or of the family of
     refresh tokens it came with (empty for keys and agents), `fresh_until` until when that is good for sensitive acts,
-    `key` the prefix of the API key that a program came with instead.
+    `key` the prefix of the API key that a program came with instead. `has_factor`: the person has a second factor;
+    `needs_factor`: their role asks for one that they do not have yet, and until then they may do nothing else.
     """
 
     kind: Kind
@@ -98,6 +100,8 @@ class Actor:
     session: str = ""
     fresh_until: datetime | None = None
     key: str = ""
+    has_factor: bool = False
+    needs_factor: bool = False
 
     @classmethod
     def anonymous(cls, *, ip: str = "", request_id: str = "") -> Actor:
@@ -121,12 +125,18 @@ class Actor:
         fresh_until: datetime | None = None,
         scopes: Iterable[str] | None = None,
         key: str = "",
+        has_factor: bool = False,
+        needs_factor: bool = False,
     ) -> Actor:
         """A person; with `scopes` a program that shows one of this person's keys."""
         allowed = CAPABILITIES.get(role, frozenset())
         if scopes is not None:
             allowed &= frozenset().union(*(SCOPES.get(scope, frozenset()) for scope in scopes))
-        return cls(Kind.USER, id, name, allowed, role, ip, request_id, session, fresh_until, key)
+        if needs_factor:
+            allowed &= {Capability.OWN_ACCOUNT}
+        return cls(
+            Kind.USER, id, name, allowed, role, ip, request_id, session, fresh_until, key, has_factor, needs_factor
+        )
 
     @classmethod
     def agent(cls, *, id: str, name: str, ip: str = "", request_id: str = "") -> Actor:
@@ -144,7 +154,23 @@ def require(by: Actor, capability: Capability) -> None:
     """Raises `NotAuthenticated` for callers without a credential, `Forbidden` for those who may not."""
     if by.can(capability):
         return
+    if by.needs_factor:
+        raise SecondFactorRequired()
     raise Forbidden() if by.is_known else NotAuthenticated()
+
+
+def require_fresh(by: Actor) -> None:
+    """For sensitive acts, right after `require`: people with a second factor have shown it within the last minutes.
+
+    Raises `StepUpRequired`; for API keys always, since a program has none to show.
+    """
+    if by.needs_factor:
+        raise SecondFactorRequired()
+    if not by.has_factor or (by.fresh_until is not None and by.fresh_until > timezone.now()):
+        return
+    if by.key:
+        raise StepUpRequired("Its owner has a second factor, which an API key cannot show: do this signed in.")
+    raise StepUpRequired()
 
 
 def set_actor(request: HttpRequest, actor: Actor) -> None:

@@ -72,6 +72,14 @@ class Forbidden(HyprBoxError):
     is_refusal = True
 
 
+class StepUpRequired(Forbidden):
+    """Show your second factor first: this needs one that is not older than five minutes."""
+
+
+class SecondFactorRequired(Forbidden):
+    """Your role needs a second factor: set one up in your profile first."""
+
+
 class NotFound(HyprBoxError):
     """There is nothing here by that name."""
 

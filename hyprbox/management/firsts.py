@@ -19,7 +19,7 @@ from django.db import connection, connections
 from accounts import people
 from accounts.models import User
 from hyprbox import enrolment
-from hyprbox.lib import mackey, signing
+from hyprbox.lib import mackey, secretbox, signing
 from hyprbox.lib.actors import Actor, Role
 from hyprbox.lib.errors import HyprBoxError
 from hyprbox.lib.postgres import advisory_lock
@@ -66,6 +66,14 @@ def mac_key() -> None:
     try:
         mackey.key()
     except mackey.MacKeyUnusable as error:
+        raise CannotStart(str(error)) from error
+
+
+def secrets_key() -> None:
+    secretbox.create_key(settings.HYPRBOX_SECRETS_KEY_FILE)
+    try:
+        secretbox.keys()
+    except secretbox.SecretsKeyUnusable as error:
         raise CannotStart(str(error)) from error
 
 

@@ -50,6 +50,7 @@ def main(nodes: list[str], concurrency: int) -> dict[str, object]:
     by = Actor.system("faults")
     firsts.signing_key()
     firsts.mac_key()
+    firsts.secrets_key()
     firsts.migrate()
     firsts.first_admin(by)
     tokens = {node: enrolment.enrol(by=by, name=node, node_id=node).plaintext for node in nodes}

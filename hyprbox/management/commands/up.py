@@ -138,6 +138,7 @@ class Up:
         try:
             firsts.signing_key()
             firsts.mac_key()
+            firsts.secrets_key()
             firsts.migrate()
             admin = firsts.first_admin(by)
             agent = None

@@ -1,0 +1,104 @@
+"""Secrets that the server itself must read again, encrypted at rest: AES-256-GCM with keys outside the database.
+
+The file `HYPRBOX_SECRETS_KEY_FILE` has a key in each line, 32 bytes in hex. The first one encrypts, all of them decrypt, so
+that a new key can be put before the old one while rows are still under that. The key's id is stored with what it encrypted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import stat
+from functools import lru_cache
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from django.conf import settings
+
+from hyprbox.lib import mackey
+
+KEY_BYTES = 32
+NONCE_BYTES = 12
+
+
+class SecretsKeyUnusable(Exception):
+    """The key of the stored secrets cannot be used."""
+
+
+def create_key(path: Path) -> None:
+    """Write a first key to `path` with mode 0400, or leave what is there."""
+    mackey.create_key(path)
+
+
+def add_key(path: Path) -> str:
+    """Put a new key first; the ones that were there still decrypt. Returns its id."""
+    new = secrets.token_bytes(KEY_BYTES)
+    _write(path, [new, *keys().values()])
+    return key_id(new)
+
+
+def keep_first(path: Path) -> None:
+    """Forget all keys but the one that encrypts."""
+    _write(path, list(keys().values())[:1])
+
+
+def key_id(key: bytes) -> str:
+    """The first 16 hex digits of the key's SHA-256."""
+    return hashlib.sha256(b"hyprbox-secrets-key\0" + key).hexdigest()[:16]
+
+
+def keys() -> dict[str, bytes]:
+    """Keys by id, the one that encrypts first; made on first use where DEBUG is on. Raises `SecretsKeyUnusable`."""
+    path = Path(settings.HYPRBOX_SECRETS_KEY_FILE)
+    if settings.DEBUG and not path.exists():
+        create_key(path)
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise SecretsKeyUnusable(f"The key of the stored secrets {path} cannot be read: {error.strerror}.") from error
+    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise SecretsKeyUnusable(f"{path} can be read by other users: make it mode 0400.")
+    return _load(str(path), status.st_mtime_ns, status.st_ino)
+
+
+def encrypt(secret: bytes, *, place: str) -> tuple[str, bytes]:
+    """The key's id, and nonce and ciphertext. Only for the same `place` (whose it is) can it be decrypted."""
+    name, key = next(iter(keys().items()))
+    nonce = secrets.token_bytes(NONCE_BYTES)
+    return name, nonce + AESGCM(key).encrypt(nonce, secret, place.encode())
+
+
+def decrypt(name: str, box: bytes, *, place: str) -> bytes:
+    """Raises `SecretsKeyUnusable` when its key is gone, or when it is not what was encrypted for this place."""
+    key = keys().get(name)
+    if key is None:
+        raise SecretsKeyUnusable(f"The key {name} of a stored secret is not in {settings.HYPRBOX_SECRETS_KEY_FILE}.")
+    try:
+        return AESGCM(key).decrypt(box[:NONCE_BYTES], box[NONCE_BYTES:], place.encode())
+    except InvalidTag:
+        raise SecretsKeyUnusable(f"What is stored for {place} was not encrypted here.") from None
+
+
+@lru_cache(maxsize=4)
+def _load(path: str, _mtime: int, _inode: int) -> dict[str, bytes]:
+    try:
+        found = [bytes.fromhex(line) for line in Path(path).read_text().split()]
+    except ValueError:
+        found = []
+    if not found or any(len(key) != KEY_BYTES for key in found):
+        raise SecretsKeyUnusable(f"{path} does not hold keys for stored secrets (32 bytes in hex, one a line).")
+    return {key_id(key): key for key in found}
+
+
+def _write(path: Path, kept: list[bytes]) -> None:
+    """All or nothing, and never readable for others."""
+    draft = path.with_name(f"{path.name}.new")
+    draft.unlink(missing_ok=True)
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
+    with os.fdopen(handle, "w") as file:
+        file.write("".join(f"{key.hex()}\n" for key in kept))
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
