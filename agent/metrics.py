@@ -76,6 +76,12 @@ class Meter:
         return self._failed[1]
 
 
+def _plain(text: str, limit: int = 255) -> str:
+    """What this host says of itself, as it can be sent: bytes that are no UTF-8, and what is not printed, are replaced."""
+    sound = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "".join(char if char.isprintable() else "\ufffd" for char in sound)[:limit]
+
+
 def _percent(value: float) -> float | None:
     return round(min(100.0, max(0.0, value)), 1)
 
@@ -112,7 +118,7 @@ def _disks() -> dict[str, Any]:
             continue
         if usage.total and len(disks) < MAX_DISKS:
             disks.append(
-                {"mount": part.mountpoint[:255], "percent": _percent(usage.percent), "total_bytes": usage.total}
+                {"mount": _plain(part.mountpoint), "percent": _percent(usage.percent), "total_bytes": usage.total}
             )
     # The fullest disk is the one that will cause trouble.
     fullest = max([d["percent"] for d in disks] + ([root] if root is not None else []), default=None)
@@ -175,11 +181,11 @@ def inventory(region: str) -> dict[str, Any]:
     """What the host is; sent first and whenever it changes."""
     release = _os_release()
     return {
-        "hostname": socket.gethostname()[:255],
-        "os": release.get("NAME", platform.system())[:120],
-        "os_version": release.get("VERSION_ID", release.get("VERSION", ""))[:120],
-        "kernel": platform.release()[:120],
-        "architecture": platform.machine()[:60],
+        "hostname": _plain(socket.gethostname()),
+        "os": _plain(release.get("NAME", platform.system()), 120),
+        "os_version": _plain(release.get("VERSION_ID", release.get("VERSION", "")), 120),
+        "kernel": _plain(platform.release(), 120),
+        "architecture": _plain(platform.machine(), 60),
         "ip_addresses": _addresses(),
         "region": region,
         "cpu_count": os.cpu_count() or 1,
@@ -192,7 +198,7 @@ def inventory(region: str) -> dict[str, Any]:
 def _os_release() -> dict[str, str]:
     for path in ("/etc/os-release", "/usr/lib/os-release"):
         try:
-            lines = Path(path).read_text().splitlines()
+            lines = Path(path).read_text(errors="replace").splitlines()
         except OSError:
             continue
         pairs = (line.partition("=") for line in lines if "=" in line)
@@ -216,16 +222,16 @@ def _virtualization() -> str:
     if Path("/.dockerenv").exists():
         return "docker"
     try:
-        product = Path("/sys/class/dmi/id/product_name").read_text().strip()
+        product = Path("/sys/class/dmi/id/product_name").read_text(errors="replace").strip()
     except OSError:
         return ""
-    return product[:60]
+    return _plain(product, 60)
 
 
 def machine_id() -> str:
     for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
         try:
-            return Path(path).read_text().strip()[:64]
+            return Path(path).read_text(errors="replace").strip()[:64]
         except OSError:
             continue
     return ""

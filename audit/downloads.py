@@ -8,6 +8,7 @@ from django.http import StreamingHttpResponse
 
 from audit import services
 from audit.exports import FORMATS
+from hyprbox.lib import downloads
 from hyprbox.lib.actors import Actor
 
 
@@ -16,5 +17,4 @@ def as_file(by: Actor, wanted: dict[str, Any]) -> StreamingHttpResponse:
     kind = wanted.pop("format")
     lines = services.export_log(by=by, kind=kind, wanted=wanted)
     response = StreamingHttpResponse(lines, content_type=FORMATS[kind])
-    response.headers["Content-Disposition"] = f'attachment; filename="hyprbox-audit.{kind}"'
-    return response
+    return downloads.offer(response, f"hyprbox-audit.{kind}")

@@ -11,6 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from hyprbox.lib import downloads
 from hyprbox.lib.actors import Actor, Capability, require
 from hyprbox.lib.api import Pages, StrictBooleanField, StrictSerializer, actor_of, parse, parse_query
 from jobs import batches, selectors, services, stops
@@ -268,9 +269,7 @@ class JobOutput(APIView):
     def get(self, request: Request, job_id: str) -> HttpResponseBase:
         stream = parse_query(OutputQuery, request)["stream"]
         job, stored = selectors.read_output(by=actor_of(request), job_id=job_id, stream=stream)
-        response = ranged(stored.data, request.headers.get("Range", ""))
-        response.headers["Content-Disposition"] = f'attachment; filename="{job.pk}.{stream}.log"'
-        response.headers["X-Content-Type-Options"] = "nosniff"
+        response = downloads.offer(ranged(stored.data, request.headers.get("Range", "")), f"{job.pk}.{stream}.log")
         response.headers["X-First-Offset"] = str(stored.first_offset)
         response.headers["X-Total-Bytes"] = str(stored.total)
         return response

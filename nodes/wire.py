@@ -28,7 +28,7 @@ Label = Annotated[str, Meta(max_length=63)]
 
 
 class Disk(Struct, gc=False, forbid_unknown_fields=True, omit_defaults=True):
-    mount: Annotated[str, Meta(min_length=1, max_length=1024)]
+    mount: Annotated[str, Meta(min_length=1, max_length=255)]
     percent: Percent | None
     total_bytes: Count | None = None
 

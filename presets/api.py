@@ -16,6 +16,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from hyprbox.lib import downloads
 from hyprbox.lib.actors import Capability, require
 from hyprbox.lib.api import StrictJSONParser, StrictSerializer, actor_of, parse, parse_query
 from hyprbox.lib.errors import BodyTooLarge, InvalidInput
@@ -180,10 +181,7 @@ class PresetExport(APIView):
 
 def yaml_file(name: str, text: str) -> HttpResponse:
     """A download. A preset's name is letters, digits and dashes."""
-    response = HttpResponse(text, content_type="application/yaml")
-    response.headers["Content-Disposition"] = f'attachment; filename="{name}.yaml"'
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    return response
+    return downloads.offer(HttpResponse(text, content_type="application/yaml"), f"{name}.yaml")
 
 
 class PresetRevisions(APIView):

@@ -20,6 +20,7 @@ from presets.strictyaml import NotADocument, read_json, read_yaml
 PARTS = ("check", "apply", "verify", "rollback")
 RISKS = ("safe", "confirm", "dangerous")
 MAX_DOCUMENT_BYTES = 2 * 1024 * 1024
+MAX_SCRIPT_BYTES = 1024 * 1024
 MAX_PART_BYTES = 512 * 1024
 MAX_VARIABLES = 256
 MAX_TIMEOUT_SECONDS = 24 * 3600
@@ -148,6 +149,9 @@ class _Reader:
             "variables": self.variables(),
         }
         fields.update({part: self.part(part) for part in PARTS})
+        size = sum(len((fields[part] or "").encode("utf-8", "surrogatepass")) for part in PARTS)
+        if size > MAX_SCRIPT_BYTES:
+            self.complain("document", f"Its parts have {size:,} bytes; a script has at most {MAX_SCRIPT_BYTES:,}.")
         if self.wrong:
             raise PresetError(self.wrong)
         preset = Preset(**fields, warnings=tuple(self.warnings))

@@ -160,7 +160,14 @@ def import_file(request: HttpRequest) -> HttpResponse:
     upload = request.FILES.get("file")
     if upload is None or upload.size is None or upload.size > MAX_DOCUMENT_BYTES:
         raise InvalidInput(f"Choose a YAML file of at most {MAX_DOCUMENT_BYTES // 1024**2} MiB.")
-    text = upload.read().decode("utf-8", "replace").replace("\r\n", "\n").replace("\0", "\ufffd")
+    try:
+        text = upload.read().decode()
+    except UnicodeDecodeError as error:
+        raise InvalidInput(
+            f"This file is not UTF-8: byte {error.start + 1:,} is of no character. Save it as UTF-8, then import it."
+        ) from None
+    if "\0" in text:
+        raise InvalidInput("This file has a NUL byte in it, which no script can have. Take it out, then import it.")
     return _editor(request, Draft("", text))
 
 

@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from presets import params
-from presets.documents import Preset
+from presets.documents import MAX_SCRIPT_BYTES, Preset
 
-MAX_SCRIPT_BYTES = 1024 * 1024
 USAGE_EXIT = 64
 
 

@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from accounts import jwt
+from accounts.gate import BadBearers
 from accounts.models import User
 from hyprbox.asgi import application
 from hyprbox.lib import lanes, live
@@ -145,6 +146,7 @@ def plane(patch: pytest.MonkeyPatch) -> Iterator[Plane]:
     patch.setattr(ingest, "writer", beats)
     _forget(patch.setattr)
     patch.setattr(lanes.TokenBucket, "take", lambda self, key: None)
+    patch.setattr(BadBearers, "blocked", lambda self, key: 0)
     made = Plane()
     try:
         yield made

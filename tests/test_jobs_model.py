@@ -104,6 +104,9 @@ class Jobs(RuleBasedStateMachine):
         self.touched.add(job["id"])
         return job
 
+    def running(self) -> list[dict[str, Any]]:
+        return [job for job in self.model.jobs.values() if job["status"] == "RUNNING"]
+
     def node(self, draw: Draw) -> dict[str, Any]:
         return one_of(draw, list(self.model.nodes.values()))
 
@@ -355,7 +358,11 @@ class Jobs(RuleBasedStateMachine):
 
     def lose_contact(self, draw: Draw) -> None:
         """Until past the deadline of a running job, without a word of its agent."""
-        running = [job for job in self.model.jobs.values() if job["status"] == "RUNNING"]
+        if not (running := self.running()):  # so that late results come often enough to be sure to meet them
+            for action in (self.create, self.claim, self.start):
+                self.keep_clear()
+                action(draw)
+            running = self.running()
         if not running:
             return
         job = one_of(draw, running)

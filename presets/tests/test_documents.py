@@ -180,6 +180,14 @@ def test_a_document_over_two_mebibytes_is_refused() -> None:
     assert "2,097,152" in caught.value.fields["document"][0]
 
 
+def test_a_preset_whose_script_could_never_be_rendered_is_refused() -> None:
+    long = "#" + "x" * 400_000 + "\n"
+    parse(document(check=long, apply=long))
+    with pytest.raises(PresetError) as caught:
+        parse(document(check=long, apply=long, verify=long))
+    assert caught.value.fields == {"document": ["Its parts have 1,200,006 bytes; a script has at most 1,048,576."]}
+
+
 def test_yaml_words_that_look_like_values_stay_text() -> None:
     choices = ["yes", "no", "on", "12:30", "010", "0x1f", "1_000", "2001-01-01", "1e3", ".inf"]
     text = yaml.safe_dump(document()) + "variables:\n- name: A\n  type: enum\n  choices: [" + ", ".join(choices) + "]\n"

@@ -89,6 +89,14 @@ def test_duplicating_and_importing_open_the_editor(admin: Client) -> None:
     assert admin.post("/presets/import/").status_code == 400
 
 
+def test_an_imported_file_is_read_as_it_is_or_refused(admin: Client) -> None:
+    windows = SimpleUploadedFile("motd.yaml", TEXT.replace("\n", "\r\n").encode())
+    assert "Windows line ends (CRLF) were converted to LF" in text_of(admin.post("/presets/import/", {"file": windows}))
+    for text, words in ((b"name: caf\xe9\n", "not UTF-8: byte 10"), (b"name: a\0b\n", "NUL byte")):
+        answer = admin.post("/presets/import/", {"file": SimpleUploadedFile("motd.yaml", text)})
+        assert (answer.status_code, words in answer.content.decode()) == (400, True)
+
+
 def test_an_archived_preset_is_out_of_the_way_and_comes_back(admin: Client, motd: PresetRevision) -> None:
     admin.post("/presets/motd/archive/")
     assert "Message of the day" not in text_of(admin.get("/presets/"))

@@ -28,6 +28,7 @@ _numbers = itertools.count(1)
 def running() -> Iterator[Stack]:
     with stack() as made:
         yield made
+        assert check(gather(made)) == [], made.last_words()  # the audit log as well, once for all
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def up(running: Stack, request: pytest.FixtureRequest) -> Iterator[Stack]:
     running.bring_back()
     running.wait_ready()
     settled(running)
-    assert check(gather(running)) == [], running.last_words()
+    assert check(gather(running, with_audit=False)) == [], running.last_words()
     if request.session.testsfailed > failed:
         print(running.last_words())
 

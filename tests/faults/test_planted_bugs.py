@@ -66,7 +66,7 @@ def closed(up: Stack, asked: Asked) -> None:
 
 def violated(up: Stack, asked: Asked) -> set[str]:
     """The invariants that this job breaks."""
-    return {found.invariant for found in check(gather(up)) if asked.job_id in found.text}
+    return {found.invariant for found in check(gather(up, with_audit=False)) if asked.job_id in found.text}
 
 
 def started(up: Stack, asked: Asked) -> bool:
@@ -86,8 +86,9 @@ def test_a_claim_id_that_is_ignored(up: Stack, switch: str) -> None:
     status = complete_as_ghost(up, asked, old_claim)
     assert status == (200 if switch else 409)
     closed(up, asked)
-    assert violated(up, asked) >= ({"I4", "I6"} if switch else set())
-    assert bool(violated(up, asked)) == bool(switch)
+    found = violated(up, asked)
+    assert found >= ({"I4", "I6"} if switch else set())
+    assert bool(found) == bool(switch)
 
 
 def claim_as_ghost(up: Stack) -> str:
@@ -139,8 +140,9 @@ def test_a_late_result_that_overwrites_the_end(up: Stack, switch: str) -> None:
         up.sql("ALTER TABLE jobs_job ENABLE TRIGGER jobs_status_guarded")
     job = up.people.job(asked.job_id)
     assert job["status"] == ("SUCCEEDED" if switch else "CANCELLED")
-    assert ("I9" in violated(up, asked)) == bool(switch)
-    assert bool(violated(up, asked)) == bool(switch)
+    found = violated(up, asked)
+    assert ("I9" in found) == bool(switch)
+    assert bool(found) == bool(switch)
 
 
 @SWITCHES
