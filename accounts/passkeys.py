@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -79,7 +78,7 @@ def request_options(user: User, challenge: bytes) -> dict[str, Any]:
 
 
 def _known(user: User) -> list[PublicKeyCredentialDescriptor]:
-    ids: Iterable[bytes] = Passkey.objects.filter(user=user).values_list("credential_id", flat=True)
+    ids = Passkey.objects.filter(user=user).values_list("credential_id", flat=True)
     return [PublicKeyCredentialDescriptor(id=bytes(one)) for one in ids]
 
 

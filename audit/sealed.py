@@ -121,7 +121,7 @@ def seal_existing(model: type[Model], sealed: tuple[str, ...], event: type[Model
     return count
 
 
-def reseal_existing(model: type[Model], before: tuple[str, ...], after: tuple[str, ...], event: type[Model]) -> int:
+def reseal_existing(model: type[Any], before: tuple[str, ...], after: tuple[str, ...], event: type[Model]) -> int:
     """For migrations that change what is sealed: rows whose seal over `before` fits get one over `after`.
 
     A row that was tampered with stays so, and is found as before. Returns how many were sealed anew.

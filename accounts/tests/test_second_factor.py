@@ -18,6 +18,7 @@ from accounts.errors import TooManyLogins
 from accounts.models import User
 from audit import sealed
 from audit.models import Event
+from hyprbox.lib import rowmac
 from hyprbox.lib.actors import Actor
 from tests import factories
 from tests.client import ApiClient
@@ -160,6 +161,22 @@ def test_a_factor_that_was_edited_in_the_database_opens_nothing(
         cursor.execute(f"UPDATE accounts_user SET {edit} WHERE id = %s", [vera.pk])
     assert [log_in(api, vera, otp).status_code for otp in (None, clock.next(), codes[0])] == [401, 401, 401]
     assert [why for _, why in sealed.check_all(User) if why] == ["its seal does not fit"]
+
+
+def test_users_from_before_second_factors_keep_their_seals(vera: User, otto: User) -> None:
+    after = User.SEALED
+    before = after[:5]
+    assert before[-1] == "token_version"
+    for user in (vera, otto):
+        fields = {name: getattr(user, name) for name in before}
+        mac = rowmac.mac_of("accounts_user", user.pk, user.row_version, fields)
+        User.objects.filter(pk=user.pk).update(mac=mac)
+    User.objects.filter(pk=otto.pk).update(role="admin")
+    assert sealed.reseal_existing(User, before, after, Event) == 1
+    assert {name: why for name, why in sealed.check_all(User)} == {
+        f"accounts_user:{vera.pk}": "",
+        f"accounts_user:{otto.pk}": "its seal does not fit",
+    }
 
 
 # --- step-up ---
