@@ -11,11 +11,14 @@ from django.core.management import CommandError, call_command
 
 from accounts import factors
 from accounts.models import User
-from accounts.tests.test_second_factor import SEED, Clock, clock, give_app
+from accounts.tests.apps import SEED, Clock, give_app
 from audit.models import Event
 from hyprbox.lib import secretbox
 
-__all__ = ["clock"]
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
 
 
 @pytest.fixture
