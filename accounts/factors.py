@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import pyotp
+import structlog
 from django.db import transaction
 
 from accounts import logins, passkeys, passwords, rates, recovery
@@ -25,6 +26,8 @@ from hyprbox.lib import secretbox
 from hyprbox.lib.actors import Actor, Capability, require, require_fresh
 from hyprbox.lib.db import database_now
 from hyprbox.lib.errors import Conflict, InvalidInput, NotAuthenticated, RateLimited
+
+log = structlog.get_logger(__name__)
 
 FRESH_FOR = timedelta(minutes=5)
 STEP_SECONDS = 30
@@ -76,7 +79,11 @@ def _is_right(user: User, proof: Proof, by: Actor) -> bool:
 
 def _is_next(user: User, code: str) -> bool:
     """Of several at once with the same code, one: the step is written where the one before it is smaller."""
-    step = step_of(seed_of(user), code)
+    try:
+        step = step_of(seed_of(user), code)
+    except secretbox.SecretsKeyUnusable as error:  # recovery codes and passkeys still open the door
+        log.error("factor.unreadable", user=str(user.pk), why=str(error))
+        return False
     return step is not None and bool(User.objects.filter(pk=user.pk, totp_step__lt=step).update(totp_step=step))
 
 

@@ -34,7 +34,7 @@ OTP, PASSKEY = "_otp", "_passkey"
 CHALLENGE = "_challenge"
 CHALLENGE_SECONDS = 600
 # What a page does not carry back and forth: passwords are typed again.
-_NOT_CARRIED = frozenset({"csrfmiddlewaretoken", OTP, PASSKEY, "password", "current", "new", "passphrase"})
+_NOT_CARRIED = frozenset({"csrfmiddlewaretoken", OTP, PASSKEY, "password", "current", "new"})
 
 
 def new_challenge(request: HttpRequest) -> bytes:
