@@ -226,6 +226,8 @@ def cancel_rest(*, by: Actor, batch_id: uuid.UUID | str) -> Batch:
         for job_id, asked_at in left:
             if asked_at is None:
                 services.request_cancel(by=by, job_id=job_id)
+        detail = {"preset": batch.preset, "jobs": len(left)}
+        audit.record(Action.BATCH_CANCELLED, by=by, target=f"batch:{batch.pk}", detail=detail)
     batch.refresh_from_db()
     return batch
 

@@ -311,7 +311,8 @@ def insert(
         timeout_seconds=checked.timeout_seconds,
     )
     job.transcript = Transcript.objects.create(job=job)
-    _note(Action.JOB_QUEUED, by, job, mode=checked.mode, script_sha256=rendered.sha256, revision=rendered.revision)
+    facts = {"mode": checked.mode, "script_sha256": rendered.sha256, "revision": rendered.revision}
+    _note(Action.JOB_QUEUED, by, job, **facts, **({"retry_of": str(retry_of.pk)} if retry_of else {}))
     tell(job.pk, node.pk, kind="status")
     tell_node(node.pk)
     return job

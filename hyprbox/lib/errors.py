@@ -75,6 +75,8 @@ class Forbidden(HyprBoxError):
 class StepUpRequired(Forbidden):
     """Show your second factor first: this needs one that is not older than five minutes."""
 
+    is_refusal = False  # a page asks for it, and what was asked goes on
+
 
 class SecondFactorRequired(Forbidden):
     """Your role needs a second factor: set one up in your profile first."""

@@ -17,17 +17,18 @@ class MacKeyUnusable(Exception):
     """The key of the row seals cannot be used."""
 
 
-def create_key(path: Path) -> None:
-    """Write a new key to `path` with mode 0400, or leave the one that is there."""
+def create_key(path: Path) -> bool:
+    """Write a new key to `path` with mode 0400, or leave the one that is there. Whether it is new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
     except FileExistsError:
-        return
+        return False
     with os.fdopen(handle, "w") as file:
         file.write(secrets.token_hex(KEY_BYTES) + "\n")
         file.flush()
         os.fsync(file.fileno())
+    return True
 
 
 @lru_cache(maxsize=4)

@@ -27,9 +27,9 @@ class SecretsKeyUnusable(Exception):
     """The key of the stored secrets cannot be used."""
 
 
-def create_key(path: Path) -> None:
-    """Write a first key to `path` with mode 0400, or leave what is there."""
-    mackey.create_key(path)
+def create_key(path: Path) -> bool:
+    """Write a first key to `path` with mode 0400, or leave what is there. Whether it is new."""
+    return mackey.create_key(path)
 
 
 def add_key(path: Path) -> str:

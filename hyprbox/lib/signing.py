@@ -51,17 +51,18 @@ def decoded(signature: str) -> bytes:
     return base64.b64decode(signature, validate=True)
 
 
-def create_key(path: Path) -> None:
-    """Write a new private key to `path` with mode 0400, or leave the one that is there."""
+def create_key(path: Path) -> bool:
+    """Write a new private key to `path` with mode 0400, or leave the one that is there. Whether it is new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
     except FileExistsError:
-        return
+        return False
     with os.fdopen(handle, "w") as file:
         file.write(bytes(SigningKey.generate()).hex() + "\n")
         file.flush()
         os.fsync(file.fileno())
+    return True
 
 
 @lru_cache(maxsize=4)

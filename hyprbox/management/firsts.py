@@ -53,28 +53,34 @@ def migrate() -> None:
         call_command("migrate", interactive=False, verbosity=0)
 
 
-def signing_key() -> None:
-    signing.create_key(settings.HYPRBOX_SIGNING_KEY_FILE)
+def signing_key() -> bool:
+    """Whether it is new. Raises CannotStart."""
+    is_new = signing.create_key(settings.HYPRBOX_SIGNING_KEY_FILE)
     try:
         signing.signer()
     except signing.SigningKeyUnusable as error:
         raise CannotStart(str(error)) from error
+    return is_new
 
 
-def mac_key() -> None:
-    mackey.create_key(settings.HYPRBOX_MAC_KEY_FILE)
+def mac_key() -> bool:
+    """Whether it is new. Raises CannotStart."""
+    is_new = mackey.create_key(settings.HYPRBOX_MAC_KEY_FILE)
     try:
         mackey.key()
     except mackey.MacKeyUnusable as error:
         raise CannotStart(str(error)) from error
+    return is_new
 
 
-def secrets_key() -> None:
-    secretbox.create_key(settings.HYPRBOX_SECRETS_KEY_FILE)
+def secrets_key() -> bool:
+    """Whether it is new. Raises CannotStart."""
+    is_new = secretbox.create_key(settings.HYPRBOX_SECRETS_KEY_FILE)
     try:
         secretbox.keys()
     except secretbox.SecretsKeyUnusable as error:
         raise CannotStart(str(error)) from error
+    return is_new
 
 
 def first_admin(by: Actor) -> Admin | None:

@@ -8,7 +8,10 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from audit.actions import Action
 from hyprbox.lib import mackey
+from hyprbox.lib.actors import Actor
+from hyprbox.management.keys import NOT_RECORDED, record_made
 
 
 class Command(BaseCommand):
@@ -20,8 +23,10 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            mackey.create_key(settings.HYPRBOX_MAC_KEY_FILE)
+            is_new = mackey.create_key(settings.HYPRBOX_MAC_KEY_FILE)
             mackey.key()
         except (OSError, mackey.MacKeyUnusable) as error:
             raise CommandError(str(error)) from error
+        if is_new and not record_made(Action.MAC_KEY_CREATED, Actor.system("manage.py mac_key")):
+            self.stderr.write(NOT_RECORDED)
         self.stdout.write(f"file  {settings.HYPRBOX_MAC_KEY_FILE}")

@@ -8,7 +8,10 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from audit.actions import Action
 from hyprbox.lib import signing
+from hyprbox.lib.actors import Actor
+from hyprbox.management.keys import NOT_RECORDED, record_made
 
 
 class Command(BaseCommand):
@@ -20,13 +23,15 @@ class Command(BaseCommand):
         verbs.add_parser("show", help="the public key, its id, and the hash that agents may be told")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        path = settings.HYPRBOX_SIGNING_KEY_FILE
+        path, is_new = settings.HYPRBOX_SIGNING_KEY_FILE, False
         try:
             if options["verb"] == "create":
-                signing.create_key(path)
+                is_new = signing.create_key(path)
             key = signing.signer()
         except (OSError, signing.SigningKeyUnusable) as error:
             raise CommandError(str(error)) from error
+        if is_new and not record_made(Action.SIGNING_KEY_CREATED, Actor.system("manage.py signing_key")):
+            self.stderr.write(NOT_RECORDED)
         self.stdout.write(f"file                 {path}")
         self.stdout.write(f"key_id               {key.key_id}")
         self.stdout.write(f"public_key           {key.public_key}")

@@ -131,15 +131,21 @@ class Up:
 
     def _firsts(self) -> tuple[Any, dict[str, str] | None]:
         django.setup()
+        from audit.actions import Action
         from hyprbox.lib.actors import Actor  # these load models, so not before django.setup()
         from hyprbox.management import firsts
+        from hyprbox.management.keys import record_made
 
         by = Actor.system("up")
         try:
-            firsts.signing_key()
-            firsts.mac_key()
-            firsts.secrets_key()
-            firsts.migrate()
+            made = {
+                Action.SIGNING_KEY_CREATED: firsts.signing_key(),
+                Action.MAC_KEY_CREATED: firsts.mac_key(),
+                Action.SECRETS_KEY_CREATED: firsts.secrets_key(),
+            }
+            firsts.migrate()  # seals rows, so the keys come first
+            for action in (action for action, is_new in made.items() if is_new):
+                record_made(action, by)
             admin = firsts.first_admin(by)
             agent = None
             if self.options.with_agent:
