@@ -19,6 +19,7 @@ import psycopg
 import structlog
 
 from hyprbox.lib import db, live
+from hyprbox.lib.asking import Asking
 from hyprbox.lib.crash import crash_point, is_test
 from hyprbox.lib.errors import Overloaded, Unavailable
 from hyprbox.lib.prepared import Pipeline, Row
@@ -72,10 +73,12 @@ WHERE (status = 'QUEUED' AND NOT held AND expires_at > now() AND (claim_id IS NU
        AND NOT EXISTS (SELECT FROM jobs_stop))
    OR (status = 'RUNNING' AND cancel_requested_at IS NOT NULL)
 """
-_CANCELS = "SELECT id FROM jobs_job WHERE node_id = %s AND status = 'RUNNING' AND cancel_requested_at IS NOT NULL"
+_CANCELS = """
+SELECT node_id, id FROM jobs_job WHERE node_id = ANY(%s) AND status = 'RUNNING' AND cancel_requested_at IS NOT NULL
+"""
 _HOLDING = """
-SELECT id, claim_id, status, cancel_requested_at IS NOT NULL FROM jobs_job
-WHERE node_id = %s AND (status = 'RUNNING' OR (status = 'QUEUED' AND claim_id IS NOT NULL))
+SELECT node_id, id, claim_id, status, cancel_requested_at IS NOT NULL FROM jobs_job
+WHERE node_id = ANY(%s) AND (status = 'RUNNING' OR (status = 'QUEUED' AND claim_id IS NOT NULL))
 """
 
 log = structlog.get_logger(__name__)
@@ -262,6 +265,7 @@ class Board:
 
     def __init__(self) -> None:
         self.connection = Connection("hyprbox-board")
+        self._cancels, self._holding = self._by_node(_CANCELS), self._by_node(_HOLDING)
         self._with_work: set[str] = set()
         self._waiters: dict[str, set[asyncio.Event]] = {}
         self._task: asyncio.Task[None] | None = None
@@ -350,14 +354,23 @@ class Board:
                         await self.chore(conn)
 
     async def cancels(self, node_pk: uuid.UUID) -> list[str]:
-        async with self.connection.use() as conn:
-            rows = await (await conn.execute(_CANCELS, (node_pk,))).fetchall()
-        return [str(row[0]) for row in rows]
+        return [str(job_id) for (job_id,) in await self._cancels.one(node_pk)]
 
     async def holding(self, node_pk: uuid.UUID) -> list[Held]:
-        async with self.connection.use() as conn:
-            rows = await (await conn.execute(_HOLDING, (node_pk,))).fetchall()
-        return [Held(*row) for row in rows]
+        return [Held(*row) for row in await self._holding.one(node_pk)]
+
+    def _by_node(self, statement: str) -> Asking[uuid.UUID, list[tuple[Any, ...]]]:
+        """`statement` takes nodes; its rows begin with one."""
+
+        async def ask(nodes: list[uuid.UUID]) -> dict[uuid.UUID, list[tuple[Any, ...]]]:
+            async with self.connection.use() as conn:
+                rows = await (await conn.execute(statement, (nodes,))).fetchall()
+            found: dict[uuid.UUID, list[tuple[Any, ...]]] = {node: [] for node in nodes}
+            for node, *row in rows:
+                found[node].append(tuple(row))
+            return found
+
+        return Asking(ask)
 
 
 board = Board()

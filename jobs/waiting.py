@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from hyprbox.lib import lanes, refusals
+from hyprbox.lib.asking import Asking
 from hyprbox.lib.errors import Forbidden, HyprBoxError, InvalidInput, MethodNotAllowed, NotAuthenticated, Unavailable
 from hyprbox.lib.threads import in_thread
 from jobs.queue import Claim, Held, board, dispatcher
@@ -43,7 +44,13 @@ async def recheck_tokens(conn: Any) -> None:
     await _tokens.recheck(conn)
 
 
+async def _resolve(presented: list[secrets.Presented]) -> dict[secrets.Presented, VerifiedToken | BadToken]:
+    async with board.connection.use() as conn:
+        return dict(zip(presented, await _tokens.resolve(conn, presented), strict=True))
+
+
 _tokens = TokenCache(on_change=_wake)
+_resolving = Asking(_resolve)
 _retired: set[uuid.UUID] = set()  # rotated tokens whose predecessors have ended, as far as this process knows
 _buckets = lanes.TokenBucket()
 
@@ -135,8 +142,7 @@ async def _verify(presented: secrets.Presented, node_id: str) -> VerifiedToken:
     """The token, pinned to this node. Raises `BadToken`, `OtherNode`, `Forbidden`."""
     token = _tokens.peek(presented)
     if token is None:
-        async with board.connection.use() as conn:
-            [token] = await _tokens.resolve(conn, [presented])
+        token = await _resolving.one(presented)
     if isinstance(token, BadToken):
         raise token
     if not token.node_id or token.node_pk is None:

@@ -133,6 +133,7 @@ def _forget(put: Callable[[Any, str, Any], None]) -> None:
         put(module, "board", board)
         put(module, "dispatcher", dispatcher)
     put(waiting, "_tokens", waiting.TokenCache())
+    put(waiting, "_resolving", waiting.Asking(waiting._resolve))
     put(ingest, "work_waiting", board.has_work)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import os
@@ -26,12 +27,17 @@ from hyprbox.lib.postgres import EmbeddedPostgres
 from jobs.models import Job
 from jobs.states import ARROWS, TERMINAL
 from tests import factories
+from tests.faults.child import Child
+from tests.faults.slow_database import SlowDatabase
 from tests.faults.stack import Stack
-from tests.house import EMAIL, PASSWORD, wait_for
+from tests.house import EMAIL, PASSWORD, free_port, wait_for
 
 ANSWER_SECONDS = 2.0
 NOISE_SECONDS = 1.0  # of a machine that does other things as well
 RECOVERY_SECONDS = 10.0
+MANY = tuple(f"many-{number}" for number in range(50))
+SLOW_SECONDS = 0.2
+COMPLETE_SECONDS = 5.0  # at 50 agents; 10 s at 100
 LIMITS = {
     "statement_timeout": "5s",
     "lock_timeout": "2s",
@@ -138,7 +144,7 @@ class Server(Stack):
 def server() -> Iterator[Server]:
     root = Path(tempfile.mkdtemp(prefix="hyprbox-away-"))
     root.chmod(0o755)
-    made = Server(root, nodes=("north",), through_proxy=False)
+    made = Server(root, nodes=("north", *MANY), through_proxy=False)
     try:
         yield made.start()
     finally:
@@ -265,6 +271,89 @@ def test_a_database_that_hangs(server: Server, caller: Caller) -> None:
 def _signal(pid: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
+
+
+# --- a database that is slow ---
+
+
+class Agent:
+    """One of many, each on its own: it asks twice at once, runs what it is given, and repeats what got no answer."""
+
+    def __init__(self, server: Server, node: str, urls: tuple[str, str]) -> None:
+        self.node, self.urls, self.claims = node, urls, set[tuple[str, str]]()
+        self._headers = {"authorization": f"Bearer {server.tokens[node]}"}
+        self.complete_seconds = 0.0
+
+    async def live(self, http: httpx.AsyncClient) -> None:
+        for answer in await asyncio.gather(*(self._poll(http, url, str(uuid.uuid4())) for url in self.urls)):
+            if answer is not None:
+                self.claims.add((answer["id"], answer["claim_id"]))
+        for job_id, claim_id in self.claims:
+            await self._told(http, f"/api/jobs/{job_id}/start", {"claim_id": claim_id})
+            began = time.monotonic()
+            await self._told(http, f"/api/jobs/{job_id}/complete", {"claim_id": claim_id, **factories.ending()})
+            self.complete_seconds = time.monotonic() - began
+
+    async def _poll(self, http: httpx.AsyncClient, url: str, request_id: str) -> Any:
+        query: dict[str, Any] = {"node_id": self.node, "request_id": request_id, "wait": 0, "reconcile": 1}
+        return (await self._again(http.get, f"{url}/api/jobs/pending", params=query))["job"]
+
+    async def _told(self, http: httpx.AsyncClient, path: str, body: dict[str, Any]) -> None:
+        await self._again(http.post, self.urls[0] + path, json=body)
+
+    async def _again(self, call: Any, url: str, **more: Any) -> Any:
+        while (answer := await call(url, headers=self._headers, **more)).status_code == 503:
+            await asyncio.sleep(int(answer.headers["retry-after"]))
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+
+@pytest.fixture
+def slow_web(server: Server) -> Iterator[tuple[str, SlowDatabase]]:
+    """One more web process on the same database, whose statements take longer as soon as they should."""
+    link = SlowDatabase(next(server.postgres.place.socket_dir.glob(".s.PGSQL.*[0-9]"))).start()
+    port = free_port()
+    command = [*server.children["web"].command[:-1], str(port)]
+    environment = {**server.environment(), "DATABASE_URL": link.url(server.database_url)}
+    web = Child("slow", command, environment, server.root / "log/slow.log").start()
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_for(lambda: is_ready(url), seconds=60, why=server.last_words())
+        yield url, link
+    finally:
+        web.end()
+        link.stop()
+
+
+def is_ready(url: str) -> bool:
+    with contextlib.suppress(httpx.HTTPError):
+        return httpx.get(f"{url}/readyz").status_code == 200
+    return False
+
+
+@pytest.mark.slow
+def test_a_database_that_is_slow(server: Server, caller: Caller, slow_web: tuple[str, SlowDatabase]) -> None:
+    """Nothing is claimed twice, not even by way of another process, and jobs end in good time."""
+    url, link = slow_web
+    order = {"preset": "system-report", "variables": {}, "node_ids": MANY}
+    batch = caller.http.post("/api/jobs/batches", json=order, headers=caller.person)
+    assert batch.status_code == 201, batch.text
+    agents = [Agent(server, node, (url, server.url)) for node in MANY]
+
+    async def all_at_once() -> None:
+        async with httpx.AsyncClient(timeout=30, limits=httpx.Limits(max_connections=None)) as http:
+            await asyncio.gather(*(agent.live(http) for agent in agents))
+
+    link.seconds = SLOW_SECONDS
+    asyncio.run(all_at_once())
+    assert link.statements > len(MANY)
+    claims = [claim for agent in agents for claim in agent.claims]
+    assert sorted(job_id for job_id, _ in claims) == sorted(job["id"] for job in batch.json()["jobs"])
+    moves = "SELECT job_id::text, string_agg(new, ' ' ORDER BY seq) FROM faults_history GROUP BY 1"
+    told = dict(server.sql(moves))
+    assert {told[job_id] for job_id, _ in claims} == {"QUEUED RUNNING SUCCEEDED"}
+    slowest = sorted(agent.complete_seconds for agent in agents)
+    assert slowest[int(len(slowest) * 0.99)] < COMPLETE_SECONDS, slowest
 
 
 @pytest.mark.slow
