@@ -259,17 +259,20 @@ def _audit_report(stack: Stack) -> dict[str, Any]:
 def uses_of(stack: Stack) -> list[Use]:
     """What our processes hold now; who is dead or dies meanwhile holds nothing."""
     now, found = time.monotonic(), []
+    pids: list[int] = []
     for child in list(stack.children.values()):
         with suppress(psutil.Error, OSError):
             if child.process is not None:
                 seen = psutil.Process(child.process.pid)
+                pids.append(seen.pid)
                 found.append(Use(child.name, seen.pid, now, seen.num_fds(), seen.memory_info().rss))
     with suppress(psycopg.Error):
         [(pid, count)] = stack.sql(
             "SELECT extract(epoch FROM pg_postmaster_start_time())::int, count(*)::int "
             "FROM pg_stat_activity WHERE application_name LIKE 'hyprbox%%'"
         )
-        found.append(Use("connections", pid, now, count, 0))
+        # Whoever has just started has few connections yet: only while all of them live can growth be told from that.
+        found.append(Use("connections", hash((pid, *pids)), now, count, 0))
     return found
 
 
