@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -97,6 +99,15 @@ def test_the_seed_is_encrypted_for_its_user_alone(vera: User, otto: User, clock:
     otto.totp_seed, otto.totp_key_id = vera.totp_seed, vera.totp_key_id
     with pytest.raises(factors.secretbox.SecretsKeyUnusable):
         factors.seed_of(otto)
+
+
+def test_without_its_key_the_app_opens_nothing_and_recovery_codes_still_do(
+    api: ApiClient, vera: User, clock: Clock, settings: Any, tmp_path: Path
+) -> None:
+    codes = give_app(vera, clock)
+    settings.HYPRBOX_SECRETS_KEY_FILE = tmp_path / "away.key"
+    assert log_in(api, vera, clock.next()).status_code == 401
+    assert log_in(api, vera, codes[0]).status_code == 200
 
 
 @pytest.mark.parametrize(
