@@ -68,7 +68,9 @@ def require_same_origin(request: Request) -> None:
         if request.headers.get("Sec-Fetch-Site", "same-origin") in ("cross-site", "same-site"):
             raise ForeignOrigin()
         return
-    if origin != settings.HYPRBOX_PUBLIC_URL and urlsplit(origin).netloc != request.get_host():
+    if origin in (settings.HYPRBOX_PUBLIC_URL, *settings.HYPRBOX_CORS_ORIGINS):
+        return
+    if urlsplit(origin).netloc != request.get_host():
         raise ForeignOrigin()
 
 

@@ -18,7 +18,7 @@ from hyprbox.lib.api import Pages, StrictBooleanField, StrictSerializer, actor_o
 
 
 class PersonSerializer(serializers.ModelSerializer[User]):
-    last_login_at = serializers.DateTimeField(source="last_login", read_only=True)
+    last_login_at = serializers.DateTimeField(source="last_login", read_only=True, allow_null=True)
 
     class Meta:
         model = User

@@ -23,7 +23,9 @@ from accounts.gate import BearerGate
 from audit import sequencer
 from hyprbox import startup
 from hyprbox.gate.door import Gate
+from hyprbox.gate.origins import Origins
 from hyprbox.lib import lanes, live
+from hyprbox.lib.errors import HeadersTooLarge
 from hyprbox.lib.threads import in_thread
 from hyprbox.live_routes import STREAMS
 from jobs.queue import board
@@ -32,6 +34,7 @@ from jobs.waiting import recheck_tokens, waiting_lane
 from nodes import ingest
 
 MIB = 1024 * 1024
+MAX_HEADER_BYTES = 16 * 1024
 LANES = {"/api/nodes/heartbeat": ingest.heartbeat_lane, "/api/jobs/pending": waiting_lane}
 ingest.work_waiting = board.has_work
 board.chore = recheck_tokens
@@ -42,13 +45,21 @@ def _limit(path: str) -> int:
     return 2 * MIB if path.startswith("/api/presets") else MIB
 
 
+def _size(header: tuple[bytes, bytes]) -> int:
+    return len(header[0]) + len(header[1])
+
+
 _limited = lanes.BodyLimit(_django, _limit)
 _everything_else: Any = Gate(_limited, size=settings.DATABASES["default"]["OPTIONS"]["pool"]["max_size"])
-_routes = BearerGate(URLRouter([*(path(route, app) for route, app in STREAMS.items()), re_path(r"", _everything_else)]))
+_paths = URLRouter([*(path(route, app) for route, app in STREAMS.items()), re_path(r"", _everything_else)])
+_routes = Origins(BearerGate(_paths))
 
 
 async def application(scope: dict[str, Any], receive: lanes.Receive, send: lanes.Send) -> None:
     if scope["type"] == "http":
+        if sum(map(_size, scope["headers"])) > MAX_HEADER_BYTES:
+            await lanes.answer_error(send, HeadersTooLarge(), lanes.request_id_of(scope))
+            return
         lane = LANES.get(scope["path"])
         await (lane or _routes)(scope, receive, send)
     elif scope["type"] == "lifespan":

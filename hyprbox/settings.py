@@ -5,6 +5,7 @@ Every secret may also come from a file: `HYPRBOX_SECRET_KEY_FILE` instead of `HY
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,17 @@ if not _IS_HTTPS and _public.hostname not in _LOOPBACK and not DEBUG:
         "HYPRBOX_PUBLIC_URL starts with http:// but is not a loopback address: use https://, behind a proxy that ends TLS."
     )
 
+HYPRBOX_CORS_ORIGINS: list[str] = env.list("HYPRBOX_CORS_ORIGINS", default=[])
+for _origin in HYPRBOX_CORS_ORIGINS:
+    if not re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?", _origin):
+        raise ImproperlyConfigured(
+            f"HYPRBOX_CORS_ORIGINS: “{_origin}” is not an origin as browsers write it, such as https://tools.example."
+        )
+    if not DEBUG and _origin.startswith("http://") and urlsplit(_origin).hostname not in _LOOPBACK:
+        raise ImproperlyConfigured(
+            f"HYPRBOX_CORS_ORIGINS: {_origin} must be https://, or anybody on its way could call."
+        )
+
 
 def _secret_key() -> str:
     key: str = env.str("HYPRBOX_SECRET_KEY", default="")
@@ -103,9 +115,9 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "hyprbox.lib.middleware.SecurityHeadersMiddleware",
     "hyprbox.lib.middleware.RequestIdMiddleware",
     "django.middleware.security.SecurityMiddleware",
-    "hyprbox.lib.middleware.SecurityHeadersMiddleware",
     "csp.middleware.CSPMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",

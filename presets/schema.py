@@ -96,7 +96,9 @@ CALLS = {
         body=api.RenderBody,
         errors=(409,),
     ),
-    "GET /api/presets/{name}/export": Call("The document as YAML", {200: Raw("application/yaml", TEXT)}, errors=(409,)),
+    "GET /api/presets/{name}/export": Call(
+        "The document as YAML", {200: Raw("application/yaml", _ref("PresetDocument"))}, errors=(409,)
+    ),
     "GET /api/presets/{name}/revisions": Call(
         "A preset's revisions, newest first", {200: _all_of(shape(**_FACTS_OF_REVISION))}, errors=(409,)
     ),

@@ -19,7 +19,7 @@ from django.http import HttpRequest
 from accounts import jwt
 from hyprbox.gate.slots import Kind, Slots
 from hyprbox.gate.watch import Watch
-from hyprbox.lib import lanes
+from hyprbox.lib import headers, lanes
 from hyprbox.lib.errors import HyprBoxError, NotAuthenticated, Unavailable
 from hyprbox.lib.ids import rate_key
 from hyprbox.lib.middleware import error_response
@@ -150,9 +150,9 @@ async def refuse(scope: lanes.Scope, send: lanes.Send, error: HyprBoxError) -> N
         await lanes.answer_error(send, error, request_id)
         return
     body = _page(error)
-    headers = [*_PAGE_HEADERS, (b"content-length", b"%d" % len(body)), (b"x-request-id", request_id.encode())]
-    headers.append((b"retry-after", str(error.retry_after or 1).encode()))
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    sent = [*_PAGE_HEADERS, (b"content-length", b"%d" % len(body)), (b"x-request-id", request_id.encode())]
+    sent.append((b"retry-after", str(error.retry_after or 1).encode()))
+    await send({"type": "http.response.start", "status": error.status, "headers": sent})
     await send({"type": "http.response.body", "body": body})
 
 
@@ -166,14 +166,8 @@ def _page(error: HyprBoxError) -> bytes:
 
 
 _pages: dict[str, bytes] = {}
-_PAGE_POLICY = (
-    b"default-src 'none'; style-src 'self'; script-src 'self'; font-src 'self'; img-src 'self' data:; "
-    b"frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
-)
 _PAGE_HEADERS = [
     (b"content-type", b"text/html; charset=utf-8"),
     (b"cache-control", b"no-store"),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"same-origin"),
-    (b"content-security-policy", _PAGE_POLICY),
-]  # fmt: skip
+    *headers.RAW,
+]

@@ -112,6 +112,12 @@ class NotJson(HyprBoxError):
     status = 415
 
 
+class HeadersTooLarge(HyprBoxError):
+    """The headers are larger than 16 KiB: most often that is a cookie."""
+
+    status = 431
+
+
 class RateLimited(HyprBoxError):
     """Too many requests. Wait a moment, then try again."""
 

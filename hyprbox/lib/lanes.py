@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import msgspec
 from django.conf import settings
 
+from hyprbox.lib import headers
 from hyprbox.lib.errors import BodyTooLarge, HyprBoxError, NotAuthenticated, RateLimited
 from hyprbox.lib.ids import client_ip, new_request_id
 
@@ -110,22 +111,14 @@ def rendered_error(error: HyprBoxError, request_id: str) -> bytes:
 
 async def answer(send: Send, status: int, body: bytes, request_id: str, extra: Mapping[str, str] | None = None) -> None:
     """Send a JSON answer."""
-    headers = [(b"content-length", b"%d" % len(body)), (b"x-request-id", request_id.encode()), *_SAME_HEADERS]
+    sent = [(b"content-length", b"%d" % len(body)), (b"x-request-id", request_id.encode()), *_SAME_HEADERS]
     if extra:
-        headers += [(key.lower().encode(), value.encode()) for key, value in extra.items()]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+        sent += [(key.lower().encode(), value.encode()) for key, value in extra.items()]
+    await send({"type": "http.response.start", "status": status, "headers": sent})
     await send({"type": "http.response.body", "body": body})
 
 
-_SAME_HEADERS = [
-    (b"content-type", b"application/json"),
-    (b"cache-control", b"no-store"),
-    (b"x-content-type-options", b"nosniff"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"referrer-policy", b"same-origin"),
-    (b"cross-origin-opener-policy", b"same-origin"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-]
+_SAME_HEADERS = [(b"content-type", b"application/json"), (b"cache-control", b"no-store"), *headers.RAW]
 _SAME_LINES = b"".join(b"%s: %s\r\n" % header for header in _SAME_HEADERS) + b"\r\n"
 
 

@@ -25,6 +25,7 @@ from hyprbox.lib.errors import (
     NotFound,
     Unavailable,
 )
+from hyprbox.lib.headers import EVERYWHERE
 from hyprbox.lib.ids import client_ip, new_request_id
 
 GetResponse = Callable[[HttpRequest], HttpResponse]
@@ -52,14 +53,15 @@ class RequestIdMiddleware:
 
 
 class SecurityHeadersMiddleware:
-    """The headers that neither Django nor django-csp sets."""
+    """The headers of every answer, those included that a middleware gives. Outermost, so that none is left out."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         response = self.get_response(request)
-        response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+        for name, value in EVERYWHERE.items():
+            response.headers[name] = value
         if not request.path.startswith(settings.STATIC_URL):
             response.headers.setdefault("Cache-Control", "no-store")
         return response

@@ -19,7 +19,7 @@ import structlog
 from channels.consumer import AsyncConsumer
 from channels.exceptions import StopConsumer
 
-from hyprbox.lib import lanes, live, refusals
+from hyprbox.lib import headers, lanes, live, refusals
 from hyprbox.lib.actors import Actor
 from hyprbox.lib.errors import HyprBoxError, MethodNotAllowed, Overloaded
 
@@ -36,11 +36,7 @@ HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache, no-store"),
     (b"x-accel-buffering", b"no"),
-    (b"x-content-type-options", b"nosniff"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"referrer-policy", b"same-origin"),
-    (b"cross-origin-opener-policy", b"same-origin"),
-    (b"cross-origin-resource-policy", b"same-origin"),
+    *headers.RAW,
 ]
 
 log = structlog.get_logger(__name__)
@@ -203,8 +199,8 @@ class EventStream(AsyncConsumer):  # type: ignore[misc]
             refusals.tell_soon(error, by=by, route=f"stream:{type(self).__name__}", method=self.scope["method"])
             await lanes.answer_error(self.send, error, self.request_id)
             raise StopConsumer() from None
-        headers = [*HEADERS, (b"x-request-id", self.request_id.encode())]
-        await self.send({"type": "http.response.start", "status": 200, "headers": headers})
+        sent = [*HEADERS, (b"x-request-id", self.request_id.encode())]
+        await self.send({"type": "http.response.start", "status": 200, "headers": sent})
         self._task = asyncio.create_task(self._pump(), name="sse")
 
     async def http_disconnect(self, message: dict[str, Any]) -> None:

@@ -79,7 +79,7 @@ def complete(result: Shape, **_: Any) -> Shape:
     parts["responses"] = error_responses()
     result["paths"] = dict(sorted(result["paths"].items()))
     parts["schemas"] = dict(sorted(parts["schemas"].items()))
-    _to_ecma(result)
+    _tidy(result)
     return result
 
 
@@ -121,14 +121,16 @@ def _answer(status: int, answer: Any) -> Shape:
     return {**described, "content": {raw.media: {"schema": raw.schema}}}
 
 
-def _to_ecma(value: Any) -> None:
-    r"""Python's `\Z` is JSON Schema's `$`."""
+def _tidy(value: Any) -> None:
+    r"""Python's `\Z` is JSON Schema's `$`, and what may be anything may be null."""
     inner: Any = ()
     if isinstance(value, dict):
+        if {} in value.get("oneOf", ()):  # of a JSON field that may be null: anything is both
+            del value["oneOf"]
         inner = value.values()
         if isinstance(pattern := value.get("pattern"), str):
             value["pattern"] = pattern.replace(r"\Z", "$")
     elif isinstance(value, list):
         inner = value
     for each in inner:
-        _to_ecma(each)
+        _tidy(each)

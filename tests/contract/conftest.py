@@ -1,0 +1,32 @@
+"""The document as Schemathesis reads it, and a world to which the calls are made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from django.db import transaction
+from drf_spectacular.generators import SchemaGenerator
+from schemathesis.specs.openapi.schemas import OpenApiSchema
+
+from tests.contract.world import World, make_world
+
+
+@pytest.fixture(scope="session")
+def contract() -> OpenApiSchema:
+    """The document, with its objects closed: an answer that has more than it tells of breaks it."""
+    document: dict[str, Any] = SchemaGenerator().get_schema(public=True)
+    for component in document["components"]["schemas"].values():
+        if component.get("type") == "object" and component.get("properties"):
+            component.setdefault("additionalProperties", False)
+    return schemathesis.openapi.from_dict(document)
+
+
+@pytest.fixture(scope="module")
+def world(django_db_setup: None, django_db_blocker: Any) -> Iterator[World]:
+    """Made once, in a transaction around all tests of a module, which leave nothing in it."""
+    with django_db_blocker.unblock(), transaction.atomic():
+        yield make_world()
+        transaction.set_rollback(True)
