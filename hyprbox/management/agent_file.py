@@ -15,9 +15,12 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +30,7 @@ from hyprbox.management.options import BASE_DIR
 
 FOLDER = BASE_DIR / "dist"
 PATH = FOLDER / "hyprnode.pyz"
+PARENT = "HYPRBOX_PACKS_FOR"
 _MADE_OF = FOLDER / "hyprnode.made-of"
 LOCK = BASE_DIR / "requirements" / "agent-file.txt"
 UNIT = BASE_DIR / "deploy" / "systemd" / "hyprnode.service"
@@ -222,7 +226,16 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def _end_with(parent: int) -> None:
+    """End this process and all that it started as soon as `parent` is not its parent any more."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.killpg(0, signal.SIGKILL)  # the file is replaced at the very end, so nothing is half done
+
+
 def main() -> int:
+    if parent := os.environ.get(PARENT):  # in a session of its own, by `manage.py up`
+        threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
     try:
         was_made = build()
     except CannotBuild as error:

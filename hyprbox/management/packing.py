@@ -31,6 +31,7 @@ class Packing:
             self._process = subprocess.Popen(
                 ["nice", "-n", "19", sys.executable, "-m", "hyprbox.management.agent_file"],
                 cwd=BASE_DIR,
+                env={**os.environ, agent_file.PARENT: str(os.getpid())},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
