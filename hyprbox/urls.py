@@ -8,8 +8,8 @@ from typing import Any
 from django.conf import settings
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path, re_path
-from django.views.generic import RedirectView
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from django.views.generic import RedirectView, TemplateView
+from drf_spectacular.views import SpectacularAPIView
 
 from hyprbox import enrolment, health, views
 from hyprbox.doors import by_method
@@ -34,7 +34,7 @@ for _module in _MODULES:
 if settings.HYPRBOX_ENABLE_DOCS:
     api += [
         path("schema", SpectacularAPIView.as_view(), name="schema"),
-        path("docs", SpectacularSwaggerView.as_view(url_name="schema")),
+        path("docs", TemplateView.as_view(template_name="docs.html")),
     ]
 api.append(re_path(r"^.*$", views.api_not_found))
 

@@ -1,0 +1,27 @@
+"""The API's document for people works under the content security policy, and asks nobody else for anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests.house import house
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+def test_the_api_can_be_looked_at(browser: Browser, tmp_path: Path) -> None:
+    with house(tmp_path / "house", HYPRBOX_NO_AGENT="1", HYPRBOX_ENABLE_DOCS="true") as made:
+        made.start()
+        page = browser.new_context(base_url=made.url).new_page()
+        complaints: list[str] = []
+        asked: set[str] = set()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("request", lambda request: asked.add(request.url))
+        page.goto("/api/docs")
+        page.locator(".opblock").first.wait_for()
+        assert page.locator(".opblock").count() > 50
+        assert complaints == []
+        assert [url for url in asked if not url.startswith((made.url, "data:", "blob:"))] == []
