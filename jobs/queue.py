@@ -153,6 +153,9 @@ class Connection:
                     self._away_until = time.monotonic() + RETRY_SECONDS
                 await self.close()
                 raise Unavailable() from error
+            except asyncio.CancelledError:  # its answer is still on the way, and would be taken for the next one's
+                await self.close()
+                raise
 
     @contextlib.asynccontextmanager
     async def pipeline(self) -> AsyncIterator[Pipeline]:
