@@ -15,6 +15,8 @@ from accounts.tests.apps import SEED, Clock, give_app
 from audit.models import Event
 from hyprbox.lib import secretbox
 
+pytestmark = pytest.mark.django_db  # making a key is noted in the audit log
+
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
