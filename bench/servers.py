@@ -75,6 +75,7 @@ def web(context: Context, url: str, **environment: str) -> Iterator[Server]:
     (context.folder / "static").mkdir(exist_ok=True)
     signing.create_key(context.folder / "signing.key")  # it does not start without these
     mackey.create_key(context.folder / "mac.key")
+    mackey.create_key(context.folder / "secrets.key")
     more = {"HYPRBOX_PORT": str(port), "HYPRBOX_LOG_LEVEL": "WARNING", **environment}
     with _process(command, context.environment(url, **more)) as pid:
         server = Server(f"http://127.0.0.1:{port}", pid)

@@ -158,6 +158,7 @@ def test_a_row_that_a_verb_refuses_is_an_entry(api: ApiClient, ada: User) -> Non
 def soon(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
     """Waits until what was gathered on the event loop is told."""
     monkeypatch.setattr(refusals, "GATHER_SECONDS", 0.01)
+    refusals._gathered.clear()  # other tests' refusals that nobody was told of
 
     async def told() -> None:
         assert refusals._flush is not None

@@ -22,6 +22,7 @@ from django.utils import timezone
 import hyprbox.asgi
 from accounts import jwt, keys, people
 from accounts.models import User
+from hyprbox import installer
 from hyprbox.lib.actors import Role
 from jobs import batches, drift, services
 from jobs.models import Job
@@ -84,6 +85,7 @@ class World:
 @pytest.fixture
 def world(web_1: Node, db_1: Node, monkeypatch: pytest.MonkeyPatch) -> World:
     made = World()
+    monkeypatch.setattr(installer, "agent", lambda: (b"the agent's file", "0" * 64))
     Node.objects.update(concurrency=5)
     users = {name: factories.make_user(name, name) for name in ("viewer", "operator", "admin")}
     gone = factories.make_user("disabled", Role.ADMIN)
@@ -144,7 +146,6 @@ def _claimed(name: str, **more: Any) -> Callable[[World], Body]:
 
 SAMPLES: dict[tuple[str, str], Sample] = {
     ("GET", "readyz"): Sample(status=503),  # nothing listens in a test
-    ("GET", "agent/hyprnode.pyz"): Sample(status=404),  # not packed here
     ("POST", "api/auth/login"): Sample({"email": "target@example.com", "password": factories.PASSWORD}),
     ("POST", "api/auth/register"): Sample({"email": "new@example.com", "password": NEW}),
     ("POST", "api/auth/refresh"): Sample({"refresh": "nonsense"}, status=401),
