@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import socket
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -274,7 +272,7 @@ class Writer:
     async def _answer_lookups(self, conn: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
         asked, self._lookups = self._lookups, []
         try:
-            with self._limit(conn):
+            with db.cut_after(conn, STATEMENT_SECONDS):
                 found = await self.tokens.resolve(conn, [presented for presented, _ in asked])
         except BaseException:
             _fail([answer for _, answer in asked], Unavailable())
@@ -318,7 +316,7 @@ class Writer:
         rows = _encode([beat.row() for beat in batch])
         ids = "{" + ",".join([beat.node_key for beat in batch]) + "}"
         assert self._statement is not None  # made with the connection
-        with self._limit(conn):
+        with db.cut_after(conn, STATEMENT_SECONDS):
             at, gone, woken = await self._statement.run((rows, ids.encode()))
         written = Written((at or b"").decode(), len(self._beats) > MAX_QUEUED // 2)
         removed = set(gone.decode().split(",")) if gone else ()
@@ -343,17 +341,8 @@ class Writer:
         changed, self._changed = self._changed, set()
         self._hinted_at = time.monotonic()
         few = list(changed) if len(changed) <= services.HINT_NODES else None
-        with self._limit(conn):
+        with db.cut_after(conn, STATEMENT_SECONDS):
             await conn.execute("SELECT pg_notify(%s, %s)", (live.CHANNEL, live.payload("nodes", node=few)))
-
-    @contextlib.contextmanager
-    def _limit(self, conn: psycopg.AsyncConnection[tuple[Any, ...]]) -> Any:
-        """Cut the wire when a statement takes too long: a database that hangs does not hear a polite cancel."""
-        timer = asyncio.get_running_loop().call_later(STATEMENT_SECONDS, _cut, conn)
-        try:
-            yield
-        finally:
-            timer.cancel()
 
     async def _give_up(self) -> None:
         """The database is away: everybody who waits hears so, and for a moment nobody is let in to wait."""
@@ -399,13 +388,6 @@ def _blame(error: psycopg.Error) -> HyprBoxError:
     if isinstance(error, psycopg.DataError | psycopg.IntegrityError):
         return InvalidInput("The database cannot store these values.")
     return Unavailable()
-
-
-def _cut(conn: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
-    with contextlib.suppress(OSError, psycopg.Error):
-        wire = socket.socket(fileno=os.dup(conn.fileno()))
-        with wire:
-            wire.shutdown(socket.SHUT_RDWR)
 
 
 writer = Writer()
