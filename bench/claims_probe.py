@@ -1,8 +1,8 @@
 """Run by `bench_claims` in a process of its own. argv: pollers, jobs. Prints cycles a second and what came of the jobs.
 
 A fleet of 1,000 nodes has the same number of jobs each. A poller is the agent of one node after the other and goes
-through what an agent's calls reach: a claim by the dispatcher, a start, a completion, each written together with those
-of others. The process hears its own hints, as a web process does.
+through what an agent's calls reach: a claim, a start, a completion, each written together with what
+others ask for. The process hears its own hints, as a web process does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import uvloop
 from django.db import connection
 
 from hyprbox.lib import live
-from jobs.queue import board, dispatcher
+from jobs.queue import board
 from jobs.reports import Result
 from jobs.together import together
 
@@ -67,7 +67,7 @@ async def poller(nodes: list[uuid.UUID], ran: Counter[uuid.UUID]) -> None:
     """Until no node has a job left."""
     while nodes:
         node = nodes.pop()
-        while (claim := await dispatcher.claim(node_pk=node, request_id=uuid.uuid4())) is not None:
+        while (claim := await together.claim(node_pk=node, request_id=uuid.uuid4())) is not None:
             ran[claim.job_id] += 1
             ids = {"node_pk": node, "job_id": claim.job_id, "claim_id": claim.claim_id}
             if not await together.start(**ids) or not await together.complete(**ids, result=RESULT):
@@ -81,9 +81,8 @@ async def cycles(nodes: list[uuid.UUID], pollers: int) -> tuple[float, Counter[u
     await asyncio.gather(*(poller(nodes, ran) for _ in range(pollers)))
     seconds = time.perf_counter() - began
     await board.stop()
-    await live.listener.stop()
-    await dispatcher.stop()
     await together.stop()
+    await live.listener.stop()
     return seconds, ran
 
 

@@ -18,7 +18,7 @@ import psycopg
 from django.conf import settings
 
 from bench import servers
-from jobs import queue
+from jobs import claims, connections
 
 NODES, JOBS = 200, 1_000_000
 ROUNDS = 3
@@ -37,7 +37,7 @@ FROM (SELECT g, now() - g * interval '1 second' AS at FROM generate_series(1, %(
 WHOLE = "polls_whole"
 
 
-CLAIM = queue.CLAIM.replace("$1", "%s").replace("$2", "%s")
+CLAIM = claims.CLAIM.replace("$1", "%s").replace("$2", "%s")
 
 
 def definitions(conn: psycopg.Connection[Any], names: Iterable[str]) -> list[str]:
@@ -75,7 +75,7 @@ def main(url: str) -> None:
     rates: dict[str, list[float]] = {"partial": [], "whole": []}
     with psycopg.connect(url, autocommit=True, prepare_threshold=0) as conn:
         nodes = prepare(conn, url)
-        conn.execute(queue.SESSION, prepare=False)  # a connection like the dispatcher's from here on
+        conn.execute(connections.SESSION, prepare=False)  # a connection like the lane's from here on
         for _ in range(ROUNDS):
             for name, taken in (("partial", [WHOLE]), ("whole", TAKEN)):
                 with conn.transaction(force_rollback=True):  # what is dropped comes back at no cost

@@ -1,6 +1,6 @@
 """The only writer of a job's status: one guarded UPDATE, and the hints that go with it.
 
-But for `jobs.together`, which makes two of these moves for many jobs in one statement.
+But for `jobs.usual`, whose statements make two of these moves for many jobs at once.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""What many agents report at once, in one statement and one COMMIT: jobs started, jobs completed.
+"""What many agents ask for and report at once, in one transaction: jobs claimed, started, completed.
 
-These are the usual reports, each guarded by everything that makes it usual: a claim that starts within its lease, a running job
-whose whole output is stored. A report that is not among the rows that come back is none of these, or its row was
-locked: then `jobs.reports` finds out what it is, one at a time. Locks are never waited for, so a batch cannot take
-part in a deadlock, and one job's trouble does not hold up the others.
+A process has one lane. It takes what queued up while its last batch was in flight, so the busier it is the more share one
+round trip and one COMMIT. An advisory lock serialises the claims of all processes, so that a node never gets more than its
+share; it is taken last of all and held for that one statement.
 """
 
 from __future__ import annotations
@@ -11,116 +10,53 @@ from __future__ import annotations
 import asyncio
 import threading
 import uuid
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
+import structlog
 
-from hyprbox.lib import live
 from hyprbox.lib.actors import Actor, Capability, require
-from hyprbox.lib.crash import crash_point
-from hyprbox.lib.errors import Unavailable
-from hyprbox.lib.prepared import Call, Pipeline
-from jobs import batches, reports
+from hyprbox.lib.crash import crash_point, is_test
+from hyprbox.lib.errors import Overloaded, Unavailable
+from hyprbox.lib.prepared import Pipeline, Row
+from jobs import batches, claims, hints, reports, usual
+from jobs.claims import Claim, Wanted
+from jobs.connections import Connection, uuid_array
 from jobs.models import Job
-from jobs.queue import Connection, uuid_array
 from jobs.reports import Result
-from jobs.states import LOST_AFTER_SECONDS, OUTPUT_CAP, RUNNING_LEASE_SECONDS, SERVER_REASONS
+from jobs.usual import Report
 
-CONNECTIONS = 3
-MIN_BATCH = 4
 MAX_BATCH = 256
 MAX_QUEUED = 4096
 WAIT_SECONDS = 5.0
+_STATEMENTS = {"start": usual.START, "complete": usual.COMPLETE, "lock": claims.LOCK, "claim": claims.CLAIM}
 
-# One NOTIFY tells of many jobs that moved: what a hint for each would cost at both ends is most of what a move costs.
-MOVED = "moved"
-_PER_HINT = 90  # two ids of 36 characters each; NOTIFY takes 8,000 bytes
-_TELL = f"""
-SELECT id, NULL FROM moved
-UNION ALL
-SELECT NULL, pg_notify('{live.CHANNEL}', json_build_object(
-  'topic', '{MOVED}', 'ended', bool_or(ended), 'jobs', string_agg(id || ' ' || node_id, ','))::text)
-FROM (SELECT *, row_number() OVER () / {_PER_HINT} AS part FROM moved) AS told GROUP BY part
-"""
-_START = f"""
-WITH usual AS (  -- IS TRUE: found by its id, not among all that have this status
-  SELECT mine.id FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS asked(job, node, claim) CROSS JOIN LATERAL (
-    SELECT j.id FROM jobs_job j
-    WHERE j.id = asked.job AND j.node_id = asked.node AND j.claim_id = asked.claim
-      AND (j.status = 'QUEUED') IS TRUE AND j.expires_at > statement_timestamp()
-      AND j.lease_expires_at > statement_timestamp()
-    FOR UPDATE SKIP LOCKED
-  ) AS mine
-), moved AS (
-  UPDATE jobs_job AS j SET status = 'RUNNING', started_at = statement_timestamp(),
-    lease_expires_at = statement_timestamp() + interval '{RUNNING_LEASE_SECONDS} seconds',
-    deadline_at = statement_timestamp() + make_interval(secs => j.timeout_seconds + {LOST_AFTER_SECONDS})
-  FROM usual WHERE j.id = usual.id AND j.id = ANY($1::uuid[]) RETURNING j.id, j.node_id, false AS ended
-)
-{_TELL}"""
-_COMPLETE = f"""
-WITH usual AS (
-  SELECT asked.* FROM jsonb_to_recordset($1::jsonb) AS asked(
-    job uuid, node uuid, claim uuid, status text, reason text, exit_code int, signal int, phases jsonb, changed bool,
-    outcome_unknown bool, digest text, stdout_bytes bigint, stderr_bytes bigint, stdout_sha256 text, stderr_sha256 text
-  ) CROSS JOIN LATERAL (
-    SELECT j.id FROM jobs_job j
-    WHERE j.id = asked.job AND j.node_id = asked.node AND j.claim_id = asked.claim
-      AND (j.status = 'RUNNING') IS TRUE AND j.completion_sha256 = ''
-      AND (asked.status <> 'CANCELLED' OR j.cancel_requested_at IS NOT NULL)
-    FOR UPDATE SKIP LOCKED
-  ) AS mine CROSS JOIN LATERAL (
-    SELECT t.job_id FROM jobs_transcript t
-    WHERE t.job_id = mine.id AND t.stdout_bytes = asked.stdout_bytes AND t.stderr_bytes = asked.stderr_bytes
-      AND t.stdout_first_offset <= GREATEST(0, asked.stdout_bytes - {OUTPUT_CAP})
-      AND t.stderr_first_offset <= GREATEST(0, asked.stderr_bytes - {OUTPUT_CAP})
-    FOR UPDATE SKIP LOCKED
-  ) AS whole
-), hashed AS (
-  UPDATE jobs_transcript AS t SET stdout_sha256 = usual.stdout_sha256, stderr_sha256 = usual.stderr_sha256
-  FROM usual WHERE t.job_id = usual.job AND t.job_id = ANY($2::uuid[])
-), moved AS (
-  UPDATE jobs_job AS j SET status = usual.status, reason = usual.reason, exit_code = usual.exit_code,
-    signal = usual.signal, phases = usual.phases, changed = usual.changed, outcome_unknown = usual.outcome_unknown,
-    completion_sha256 = usual.digest, contact_lost_at = NULL, phase = '', finished_at = statement_timestamp()
-  FROM usual WHERE j.id = usual.job AND j.id = ANY($2::uuid[]) RETURNING j.id, j.node_id, true AS ended
-)
-{_TELL}"""
-_STATEMENTS = {"start": _START, "complete": _COMPLETE}
-_encode = msgspec.json.Encoder().encode
+log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
-class _Report:
-    job_id: uuid.UUID
-    node_pk: uuid.UUID
-    claim_id: uuid.UUID
-    result: Result | None  # None: started
-    digest: str
-    answer: asyncio.Future[bool]
+class _Waiting:
+    """A poll that waits for a claim, or a report that waits for whether it was a usual one."""
 
-    def row(self) -> dict[str, Any]:
-        assert self.result is not None
-        return {
-            "job": self.job_id, "node": self.node_pk, "claim": self.claim_id, "status": self.result.status.upper(),
-            "reason": self.result.reason, "exit_code": self.result.exit_code, "signal": self.result.signal,
-            "phases": self.result.phases, "changed": self.result.changed,
-            "outcome_unknown": self.result.outcome_unknown, "digest": self.digest,
-            "stdout_bytes": self.result.stdout_bytes, "stderr_bytes": self.result.stderr_bytes,
-            "stdout_sha256": self.result.stdout_sha256, "stderr_sha256": self.result.stderr_sha256,
-        }  # fmt: skip
+    asked: Wanted | Report
+    answer: asyncio.Future[Any]
+
+    @property
+    def key(self) -> uuid.UUID:
+        """One of each in a batch: a node's share is counted before the statement, and a job's second report repeats or
+        contradicts the first."""
+        return self.asked.node_pk if isinstance(self.asked, Wanted) else self.asked.job_id
 
 
 class Together:
-    """Writes what queued up while the last batches were in flight."""
+    """The lane of this process."""
 
     def __init__(self) -> None:
-        self._queue: list[_Report] = []
-        self._connections = [Connection("hyprbox-reports", _STATEMENTS) for _ in range(CONNECTIONS)]
-        self._idle = list(self._connections)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._queue: list[_Waiting] = []
+        self._connection = Connection("hyprbox-jobs", _STATEMENTS)
+        self._teller = hints.Teller()
+        self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
 
@@ -129,20 +65,34 @@ class Together:
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
 
     async def stop(self) -> None:
-        """Reports go one at a time again."""
+        """Reports go one at a time again; the next claim opens another connection."""
         self._loop = None
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=WAIT_SECONDS)
-        for connection in self._connections:
-            await connection.close()
+        if self._task is not None and not self._task.done():
+            await asyncio.wait([self._task], timeout=WAIT_SECONDS)
+        await self._teller.stop()
+        await self._connection.close()
+
+    async def claim(
+        self, *, node_pk: uuid.UUID, request_id: uuid.UUID, is_wanted: Callable[[], bool] = lambda: True
+    ) -> Claim | None:
+        """A job for the node, or None. The same `request_id` gets the same claim again.
+
+        `is_wanted` is asked last of all: nothing is claimed for a client that has gone. Raises `Overloaded`, `Unavailable`.
+        """
+        if len(self._queue) >= MAX_QUEUED:
+            raise Overloaded(retry_after=2)
+        claim: Claim | None = await self._ask(Wanted(node_pk, request_id, is_wanted))
+        return claim
 
     async def start(self, *, node_pk: uuid.UUID, job_id: uuid.UUID, claim_id: uuid.UUID) -> bool:
         """Whether it was a fresh claim and is RUNNING now."""
-        return await self._write(job_id, node_pk, claim_id, None)
+        return await self._report(Report(job_id, node_pk, claim_id, None, ""))
 
     async def complete(self, *, node_pk: uuid.UUID, job_id: uuid.UUID, claim_id: uuid.UUID, result: Result) -> bool:
         """Whether it ran, its output is all here, and it has ended now."""
-        return _is_plain(result) and await self._write(job_id, node_pk, claim_id, result)
+        if not usual.is_plain(result):
+            return False
+        return await self._report(Report(job_id, node_pk, claim_id, result, result.sha256()))
 
     def from_thread(self, report: Callable[[], Coroutine[Any, Any, bool]]) -> bool:
         """Wait for a report in a thread; False where there is no loop to go through."""
@@ -156,93 +106,102 @@ class Together:
             asked.cancel()
             return False
 
-    async def _write(self, job_id: uuid.UUID, node_pk: uuid.UUID, claim_id: uuid.UUID, result: Result | None) -> bool:
+    async def _report(self, report: Report) -> bool:
         if len(self._queue) >= MAX_QUEUED:
             return False
+        moved: bool = await self._ask(report)
+        return moved
+
+    def _ask(self, asked: Wanted | Report) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
-        digest = "" if result is None else result.sha256()
-        report = _Report(job_id, node_pk, claim_id, result, digest, loop.create_future())
-        if not self._queue:
-            loop.call_soon(self._send)  # with what else is reported in this turn of the loop
-        self._queue.append(report)
-        return await report.answer
+        waiting = _Waiting(asked, loop.create_future())
+        self._queue.append(waiting)
+        if self._task is None or self._task.done():
+            self._task = loop.create_task(self._run(), name="jobs-together")
+        return waiting.answer
 
-    def _send(self) -> None:
-        """Share out what is queued among the connections that are idle."""
-        while self._queue and self._idle:
-            batch = self._take(max(MIN_BATCH, -(-len(self._queue) // len(self._idle))))
-            if not batch:
-                return
-            task = asyncio.get_running_loop().create_task(self._serve(self._idle.pop(), batch), name="reports")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+    async def _run(self) -> None:
+        while self._queue:
+            if batch := self._take():
+                await self._serve(batch)
 
-    def _take(self, most: int) -> dict[uuid.UUID, _Report]:
-        batch: dict[uuid.UUID, _Report] = {}
-        rest: list[_Report] = []
-        for report in self._queue:
-            # One report of a job in a batch: the second one is a repeat, or contradicts the first.
-            if report.job_id in batch or len(batch) >= min(most, MAX_BATCH):
-                rest.append(report)
-            elif not report.answer.done():
-                batch[report.job_id] = report
+    def _take(self) -> list[_Waiting]:
+        batch: dict[uuid.UUID, _Waiting] = {}
+        rest: list[_Waiting] = []
+        for waiting in self._queue:
+            if waiting.answer.done():
+                continue
+            if waiting.key in batch or len(batch) >= MAX_BATCH:
+                rest.append(waiting)
+            elif isinstance(waiting.asked, Wanted) and not waiting.asked.is_wanted():
+                waiting.answer.set_result(None)
+            else:
+                batch[waiting.key] = waiting
         self._queue = rest
-        return batch
+        return list(batch.values())
 
-    async def _serve(self, connection: Connection, batch: dict[uuid.UUID, _Report]) -> None:
-        moved: set[bytes | None] = set()
+    async def _serve(self, batch: list[_Waiting]) -> None:
+        polls = [waiting.asked for waiting in batch if isinstance(waiting.asked, Wanted)]
+        told = [waiting.asked for waiting in batch if isinstance(waiting.asked, Report)]
         try:
-            async with connection.pipeline() as statements:
-                moved = await _write_batch(statements, list(batch.values()))
-        except Unavailable:
-            pass  # one at a time they may succeed, and hear why not
-        finally:
-            for report in batch.values():
-                if not report.answer.done():
-                    report.answer.set_result(report.job_id.bytes in moved)
-            self._idle.append(connection)
-            self._send()
+            async with self._connection.pipeline() as statements:
+                moved, claimed = await write(statements, told, polls)
+        except Unavailable as error:
+            _refuse(batch, error.message)
+            return
+        except Exception:  # a defect here must not leave every poll waiting for an answer
+            log.exception("together.failed")
+            _refuse(batch, Unavailable().message)
+            return
+        if claimed:
+            crash_point("CP04")
+        for waiting in batch:
+            if waiting.answer.done():
+                continue
+            if isinstance(waiting.asked, Wanted):
+                waiting.answer.set_result(claimed.get((waiting.asked.node_pk, waiting.asked.request_id)))
+            else:
+                waiting.answer.set_result(waiting.asked.job_id in moved)
+        self._teller.tell(report for report in told if report.job_id in moved)
 
 
-async def _write_batch(statements: Pipeline, batch: list[_Report]) -> set[bytes | None]:
-    """The ids of the jobs that moved, as bytes. Both statements are sent at once, and commit together."""
-    started = [report for report in batch if report.result is None]
-    ended = [report for report in batch if report.result is not None]
-    calls: list[Call] = []
-    if started:
-        nodes, claims = [report.node_pk for report in started], [report.claim_id for report in started]
-        jobs = [report.job_id for report in started]
-        calls.append(("start", (uuid_array(jobs), uuid_array(nodes), uuid_array(claims))))
-    if ended:
-        rows = _encode([report.row() for report in ended])
-        calls.append(("complete", (rows, uuid_array(report.job_id for report in ended))))
-    return {row[0] for rows in await statements.run(calls) for row in rows}
+async def write(
+    statements: Pipeline, told: list[Report], polls: list[Wanted]
+) -> tuple[set[uuid.UUID], dict[tuple[uuid.UUID, uuid.UUID], Claim]]:
+    """The ids of the jobs that moved, and the claims by node and request. All of it commits, or none.
+
+    Reports come first: a job that ends makes room for the next one. The lock is a statement of its own, because the claim
+    must see what other processes committed before the lock was ours.
+    """
+    calls = usual.calls(told)
+    reports_end = len(calls)
+    if polls:
+        nodes, requests = uuid_array(one.node_pk for one in polls), uuid_array(one.request_id for one in polls)
+        calls += [("lock", ()), ("claim", (nodes, requests))]
+    rows = await statements.run(calls, _crash_if_claimed if polls and is_test() else None)
+    moved = {uuid.UUID(bytes=row[0]) for found in rows[:reports_end] for row in found}
+    claimed = {_asked_by(row): claims.of_row(row) for row in rows[-1]} if polls else {}
+    return moved, claimed
 
 
-def hints(moved: live.Event) -> Iterator[live.Event]:
-    """What one hint tells of many jobs, as `jobs.moves` tells it of each."""
-    for pair in str(moved.ids["jobs"]).split(","):
-        job, _, node = pair.partition(" ")
-        yield live.Event(f"job.{job}", {"kind": "status"})
-        yield live.Event("jobs", {"job": job, "node": node})
-        if moved.ids["ended"]:
-            yield live.Event("work", {"node": node})
+def _asked_by(row: Row) -> tuple[uuid.UUID, uuid.UUID]:
+    return uuid.UUID(bytes=row[0]), uuid.UUID(bytes=row[1])
 
 
-def _hear(event: live.Event) -> None:
-    if event.topic == MOVED:  # and not a resync, which everybody hears anyway
-        for hint in hints(event):
-            live.hub.deliver(hint)
+def _crash_if_claimed(rows: list[list[Row]]) -> None:
+    if rows[-1]:
+        crash_point("CP03")
 
 
-live.hub.on(MOVED, _hear)
-
-
-def _is_plain(result: Result) -> bool:
-    """Whether nothing about it needs to be judged."""
-    if result.status == "succeeded":
-        return not result.reason and result.exit_code == 0 and not result.outcome_unknown
-    return bool(result.reason) == (result.status == "failed") and result.reason not in SERVER_REASONS
+def _refuse(batch: list[_Waiting], message: str) -> None:
+    """Polls hear it; reports are tried one at a time, where they may succeed or hear why not."""
+    for waiting in batch:
+        if waiting.answer.done():
+            continue
+        if isinstance(waiting.asked, Wanted):
+            waiting.answer.set_exception(Unavailable(message))
+        else:
+            waiting.answer.set_result(False)
 
 
 together = Together()

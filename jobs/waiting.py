@@ -1,7 +1,7 @@
 """GET /api/jobs/pending: the long poll in which every idle agent spends its life.
 
 It verifies the token, then sleeps on an in-memory event until its node has work; an idle fleet costs the
-database next to nothing. The claim itself is `jobs.queue`'s.
+database next to nothing. The claim itself is `jobs.together`'s.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from hyprbox.lib import lanes, refusals
 from hyprbox.lib.asking import Asking
 from hyprbox.lib.errors import Forbidden, HyprBoxError, InvalidInput, MethodNotAllowed, NotAuthenticated, Unavailable
 from hyprbox.lib.threads import in_thread
-from jobs.queue import Claim, Held, board, dispatcher
+from jobs.claims import Claim
+from jobs.queue import Held, board
 from jobs.states import CLAIM_LEASE_SECONDS
+from jobs.together import together
 from nodes import names
 from tokens import secrets
 from tokens.cache import TokenCache, VerifiedToken
@@ -194,7 +196,7 @@ async def _retire_predecessor(token: VerifiedToken) -> None:
 async def _look(poll: Poll, node_pk: uuid.UUID, is_wanted: Callable[[], bool]) -> tuple[Claim | None, list[str]] | None:
     board.settle(node_pk)  # before the look: a hint that comes meanwhile counts again
     try:
-        claim = await dispatcher.claim(node_pk=node_pk, request_id=poll.request_id, is_wanted=is_wanted)
+        claim = await together.claim(node_pk=node_pk, request_id=poll.request_id, is_wanted=is_wanted)
         cancels = await board.cancels(node_pk)
     except HyprBoxError:
         board.mark(node_pk)

@@ -94,7 +94,8 @@ class Plane:
 
     async def _restart(self) -> None:
         await queue.board.stop()
-        await queue.dispatcher.stop()
+        await together.stop()
+        together.attach()
         _forget(setattr)
 
     def close(self) -> None:
@@ -109,7 +110,6 @@ class Plane:
         await together.stop()
         await live.listener.stop()
         await queue.board.stop()
-        await queue.dispatcher.stop()
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()
             with suppress(asyncio.CancelledError):
@@ -127,11 +127,10 @@ def bearer(user: User) -> str:
 
 
 def _forget(put: Callable[[Any, str, Any], None]) -> None:
-    board, dispatcher = queue.Board(), queue.Dispatcher()
+    board = queue.Board()
     board.chore = waiting.recheck_tokens
     for module in (queue, waiting):
         put(module, "board", board)
-        put(module, "dispatcher", dispatcher)
     put(waiting, "_tokens", waiting.TokenCache())
     put(waiting, "_resolving", waiting.Asking(waiting._resolve))
     put(ingest, "work_waiting", board.has_work)

@@ -15,8 +15,8 @@ from jobs import batches, services, stops
 from jobs.batches import Pace, Targets
 from jobs.errors import BatchOver, NothingToRetry
 from jobs.models import Batch, Job
-from jobs.queue import Dispatcher
 from jobs.states import Status
+from jobs.together import Together
 from nodes.models import Node
 from tests import factories
 
@@ -36,12 +36,12 @@ def claims(nodes: list[Node]) -> list[Node]:
     """Which of these nodes are handed a job now."""
 
     async def all_at_once() -> list[Any]:
-        dispatcher = Dispatcher()
+        lane = Together()
         try:
-            asked = [dispatcher.claim(node_pk=node.pk, request_id=uuid.uuid4()) for node in nodes]
+            asked = [lane.claim(node_pk=node.pk, request_id=uuid.uuid4()) for node in nodes]
             return list(await asyncio.gather(*asked))
         finally:
-            await dispatcher.stop()
+            await lane.stop()
 
     return [node for node, claim in zip(nodes, asyncio.run(all_at_once()), strict=True) if claim is not None]
 

@@ -14,9 +14,11 @@ import pytest
 from django.db import connection, transaction
 
 from hyprbox.lib import db, live
-from jobs import reports, together
+from hyprbox.lib.errors import Unavailable
+from jobs import hints, reports, together
 from jobs.models import Job
 from jobs.reports import Result
+from jobs.states import CLAIMS_LOCK
 from tests import factories
 from tests.factories import ending
 
@@ -119,7 +121,7 @@ def told(payloads: list[dict[str, Any]], job_id: str) -> Iterator[str]:
     """Every hint that viewers get, whether it was sent alone or in one for many jobs."""
     for ids in payloads:
         event = live.Event(ids.pop("topic"), ids)
-        for hint in together.hints(event) if event.topic == together.MOVED else [event]:
+        for hint in hints.hints(event) if event.topic == hints.MOVED else [event]:
             yield json.dumps([hint.topic, hint.ids], sort_keys=True).replace(job_id, "JOB")
 
 
@@ -133,7 +135,7 @@ def test_one_hint_tells_of_many_jobs(agent: Any, web_1: Any, attached: Attached)
     assert all(started)
     assert len(notes) < 10
     events = [live.Event("moved", json.loads(note.payload)) for note in notes]
-    named = [hint.ids["job"] for event in events for hint in together.hints(event) if hint.topic == "jobs"]
+    named = [hint.ids["job"] for event in events for hint in hints.hints(event) if hint.topic == "jobs"]
     assert sorted(named) == sorted(str(job.pk) for job in jobs)
 
 
@@ -226,3 +228,29 @@ def test_a_locked_job_is_not_waited_for(attached: Attached, web_1: Any) -> None:
         Job.objects.select_for_update().get(pk=locked.pk)
         starts = [attached.made.start(**ids(job)) for job in (locked, free)]
         assert attached.all_at_once(*starts) == [False, True]
+
+
+def test_a_job_that_ends_makes_room_for_one_that_is_asked_for_with_it(attached: Attached, web_1: Any) -> None:
+    running, following = claimed(web_1), factories.make_job(web_1)
+    assert attached.all_at_once(attached.made.start(**ids(running))) == [True]
+    asked = attached.made.claim(node_pk=web_1.pk, request_id=uuid.uuid4())
+    [claim, ended] = attached.all_at_once(asked, attached.made.complete(**ids(running), result=result()))
+    assert ended is True
+    assert claim.job_id == following.pk
+
+
+def test_while_others_hand_out_jobs_reports_are_taken_one_at_a_time(
+    attached: Attached, agent: Any, web_1: Any, db_1: Any
+) -> None:
+    job = claimed(web_1)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [CLAIMS_LOCK])
+        poll = asyncio.run_coroutine_threadsafe(
+            attached.made.claim(node_pk=db_1.pk, request_id=uuid.uuid4()), attached.loop
+        )
+        assert attached.all_at_once(attached.made.start(**ids(job))) == [
+            False
+        ]  # it was in the poll's batch, or next in line
+        with pytest.raises(Unavailable):
+            poll.result(20)
+    assert post(agent, job, "start").status_code == 200

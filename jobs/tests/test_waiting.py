@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from hyprbox.lib import live
 from hyprbox.lib.errors import Unavailable
-from jobs import queue, services, waiting
+from jobs import queue, services, together, waiting
 from jobs.models import Job
 from tests import factories
 from tokens import cache
@@ -32,16 +32,15 @@ async def fresh_lane(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     """Connections belong to one event loop, and each test has its own."""
     monkeypatch.setattr(live, "hub", live.Hub())
     monkeypatch.setattr(live, "listener", live.Listener(live.hub))
-    board, dispatcher = queue.Board(), queue.Dispatcher()
+    board, lane = queue.Board(), together.Together()
     board.chore = waiting.recheck_tokens
-    for name, value in (("board", board), ("dispatcher", dispatcher)):
-        monkeypatch.setattr(queue, name, value)
-        monkeypatch.setattr(waiting, name, value)
+    for module, name, value in ((queue, "board", board), (waiting, "board", board), (waiting, "together", lane)):
+        monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(waiting, "_tokens", waiting.TokenCache(waiting._wake))
     yield
     await live.listener.stop()
     await board.stop()
-    await dispatcher.stop()
+    await lane.stop()
 
 
 @pytest.fixture
@@ -275,10 +274,10 @@ async def test_a_defect_while_claiming_is_an_answer_and_not_a_hanging_poll(monke
     async def broken(*_: Any) -> Any:
         raise IndexError("a defect")
 
-    dispatcher = queue.Dispatcher()
-    monkeypatch.setattr(queue, "_claim_batch", broken)
+    lane = together.Together()
+    monkeypatch.setattr(together, "write", broken)
     for _ in range(2):  # and the next one is served again
         with pytest.raises(Unavailable):
             async with asyncio.timeout(5):
-                await dispatcher.claim(node_pk=uuid.uuid4(), request_id=uuid.uuid4())
-    await dispatcher.stop()
+                await lane.claim(node_pk=uuid.uuid4(), request_id=uuid.uuid4())
+    await lane.stop()

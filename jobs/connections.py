@@ -1,0 +1,87 @@
+"""The connections of this app's lanes: one task at a time, and an answer in time or none."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any
+
+import psycopg
+import structlog
+
+from hyprbox.lib import db
+from hyprbox.lib.errors import Unavailable
+from hyprbox.lib.prepared import Pipeline
+
+ANSWER_SECONDS = 1.5  # what the database has for one batch before it counts as away
+RETRY_SECONDS = 0.3
+
+# One plan for ever, made of index look-ups: planning would cost more than the work, and a plan from the days when the
+# table was small would read all of it.
+SESSION = (
+    "SELECT set_config(name, value, false) FROM (VALUES ('plan_cache_mode', 'force_generic_plan'), "
+    "('enable_seqscan', 'off'), ('jit', 'off')) AS setting (name, value)"
+)
+
+log = structlog.get_logger(__name__)
+
+
+class Connection:
+    """One autocommit connection, used by one task at a time; a broken one is replaced on the next use.
+
+    One that does not answer in time is cut off, and for a moment nobody else tries: those in line hear at once.
+    With `statements` (by name, parameters as $1, $2, ...) it is for those alone, through `pipeline()`.
+    """
+
+    def __init__(self, name: str, statements: Mapping[str, str] | None = None) -> None:
+        self.name = name
+        self._statements = statements
+        self._away_until = 0.0
+        self._conn: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
+        self._pipeline: Pipeline | None = None
+        self._lock = asyncio.Lock()
+
+    @contextlib.asynccontextmanager
+    async def use(self) -> AsyncIterator[psycopg.AsyncConnection[tuple[Any, ...]]]:
+        """Yields the connection. Raises `Unavailable` when the database is away."""
+        async with self._lock:
+            if time.monotonic() < self._away_until:
+                raise Unavailable()
+            try:
+                if self._conn is None or self._conn.closed:
+                    async with asyncio.timeout(ANSWER_SECONDS):
+                        self._conn = await db.async_connect(application_name=self.name)
+                    with db.cut_after(self._conn, ANSWER_SECONDS):
+                        await self._conn.execute(SESSION, prepare=False)
+                    self._pipeline = Pipeline(self._conn, self._statements) if self._statements else None
+                with db.cut_after(self._conn, ANSWER_SECONDS):
+                    yield self._conn
+            except (psycopg.Error, OSError, TimeoutError) as error:
+                log.warning("lane.database_error", lane=self.name, error=str(error) or "no answer in time")
+                if self._conn is None or self._conn.closed:
+                    self._away_until = time.monotonic() + RETRY_SECONDS
+                await self.close()
+                raise Unavailable() from error
+            except asyncio.CancelledError:  # its answer is still on the way, and would be taken for the next one's
+                await self.close()
+                raise
+
+    @contextlib.asynccontextmanager
+    async def pipeline(self) -> AsyncIterator[Pipeline]:
+        """Yields the connection's statements. Raises `Unavailable` when the database is away."""
+        async with self.use():
+            assert self._pipeline is not None  # made with the connection
+            yield self._pipeline
+
+    async def close(self) -> None:
+        conn, self._conn, self._pipeline = self._conn, None, None
+        if conn is not None:
+            await conn.close()
+
+
+def uuid_array(ids: Iterable[uuid.UUID]) -> bytes:
+    """As a parameter of a prepared statement."""
+    return ("{" + ",".join(map(str, ids)) + "}").encode()
