@@ -28,7 +28,7 @@ from agent.wire import UNKNOWN_SHA256, nothing_ran, now_text, parse_payload, str
 
 CHUNK_BYTES = 192 * 1024  # three of them in base64 stay below the body limit of 1 MiB
 CHUNKS_PER_CALL = 3
-FIRST_SEND_SECONDS = 0.05
+FIRST_SEND_SECONDS = 0.02
 SEND_SECONDS = 1.5
 FULL_BYTES = 256 * 1024
 LEASE_SECONDS = 10.0

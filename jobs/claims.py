@@ -65,6 +65,8 @@ class Wanted:
     is_wanted: Callable[[], bool]
 
 
-def of_row(row: list[Any]) -> Claim:
-    """Of a row of `CLAIM` in binary."""
-    return Claim(uuid.UUID(bytes=row[2]), uuid.UUID(bytes=row[3]), row[4], row[5].decode(), row[6].decode())
+def of_row(row: list[Any]) -> tuple[bytes, Claim]:
+    """Of a row of `CLAIM` in binary: who asked, as node and request, and the claim."""
+    return row[0] + row[1], Claim(
+        uuid.UUID(bytes=row[2]), uuid.UUID(bytes=row[3]), row[4], row[5].decode(), row[6].decode()
+    )

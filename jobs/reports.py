@@ -6,7 +6,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -67,8 +67,14 @@ class Result:
     outcome_unknown: bool = False
 
     def sha256(self) -> str:
-        text = json.dumps(asdict(self), sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()
+        """The same for the same words of an agent, in every version of the control plane."""
+        return hashlib.sha256(self.as_json().encode()).hexdigest()
+
+    def as_json(self) -> str:
+        plain = {
+            name: getattr(self, name) for name in self.__slots__
+        }  # `asdict` copies what it finds, in ten times the time
+        return json.dumps(plain, sort_keys=True, default=str)
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,7 +298,7 @@ def _finish(job: Job, result: Result, digest: str, by: Actor) -> None:
 
 
 def _keep_late(job: Job, result: Result, digest: str, by: Actor) -> None:
-    late = json.loads(json.dumps(asdict(result), default=str))
+    late = json.loads(result.as_json())
     Job.objects.filter(pk=job.pk, completion_sha256="").update(late_result=late, completion_sha256=digest)
     job.refresh_from_db(fields=["late_result", "completion_sha256"])
     detail = {"node_id": job.node.node_id, "status": result.status, "exit_code": result.exit_code}

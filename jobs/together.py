@@ -159,16 +159,14 @@ class Together:
             if waiting.answer.done():
                 continue
             if isinstance(waiting.asked, Wanted):
-                waiting.answer.set_result(claimed.get((waiting.asked.node_pk, waiting.asked.request_id)))
+                waiting.answer.set_result(claimed.get(waiting.asked.node_pk.bytes + waiting.asked.request_id.bytes))
             else:
-                waiting.answer.set_result(waiting.asked.job_id in moved)
-        self._teller.tell(report for report in told if report.job_id in moved)
+                waiting.answer.set_result(waiting.asked.job_id.bytes in moved)
+        self._teller.tell(report for report in told if report.job_id.bytes in moved)
 
 
-async def write(
-    statements: Pipeline, told: list[Report], polls: list[Wanted]
-) -> tuple[set[uuid.UUID], dict[tuple[uuid.UUID, uuid.UUID], Claim]]:
-    """The ids of the jobs that moved, and the claims by node and request. All of it commits, or none.
+async def write(statements: Pipeline, told: list[Report], polls: list[Wanted]) -> tuple[set[bytes], dict[bytes, Claim]]:
+    """The ids of the jobs that moved, and the claims by node and request, all as bytes. All of it commits, or none.
 
     Reports come first: a job that ends makes room for the next one. The lock is a statement of its own, because the claim
     must see what other processes committed before the lock was ours.
@@ -179,13 +177,8 @@ async def write(
         nodes, requests = uuid_array(one.node_pk for one in polls), uuid_array(one.request_id for one in polls)
         calls += [("lock", ()), ("claim", (nodes, requests))]
     rows = await statements.run(calls, _crash_if_claimed if polls and is_test() else None)
-    moved = {uuid.UUID(bytes=row[0]) for found in rows[:reports_end] for row in found}
-    claimed = {_asked_by(row): claims.of_row(row) for row in rows[-1]} if polls else {}
-    return moved, claimed
-
-
-def _asked_by(row: Row) -> tuple[uuid.UUID, uuid.UUID]:
-    return uuid.UUID(bytes=row[0]), uuid.UUID(bytes=row[1])
+    moved = {row[0] or b"" for found in rows[:reports_end] for row in found}
+    return moved, dict(map(claims.of_row, rows[-1])) if polls else {}
 
 
 def _crash_if_claimed(rows: list[list[Row]]) -> None:

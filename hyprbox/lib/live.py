@@ -2,7 +2,7 @@
 
 `publish()` sends a hint by `pg_notify` inside the writing transaction, so a rolled-back write says
 nothing. One listener per web process (its own autocommit connection) hands hints to the in-process hub,
-which coalesces them for 50 ms. A hint carries ids, never data: whoever hears it reads the database.
+which passes on what it has at most every 50 ms. A hint carries ids, never data: whoever hears it reads the database.
 When the listener reconnects, everybody is told to `resync`.
 """
 
@@ -87,6 +87,7 @@ class Hub:
         self._callbacks: dict[str, list[Callable[[Event], None]]] = {}
         self._pending: list[Event] = []
         self._flush: asyncio.TimerHandle | None = None
+        self._flushed_at = float("-inf")
 
     def on(self, topic: str, callback: Callable[[Event], None]) -> None:
         """Call `callback` at once, uncoalesced, for each hint on `topic` and for each resync."""
@@ -121,10 +122,13 @@ class Hub:
             return
         self._pending.append(event)
         if self._flush is None:
-            self._flush = asyncio.get_running_loop().call_later(COALESCE_SECONDS, self._send_pending)
+            loop = asyncio.get_running_loop()
+            due = max(loop.time(), self._flushed_at + COALESCE_SECONDS)  # the first one after a pause waits for nothing
+            self._flush = loop.call_at(due, self._send_pending)
 
     def _send_pending(self) -> None:
         self._flush = None
+        self._flushed_at = asyncio.get_running_loop().time()
         events, self._pending = self._pending, []
         by_subscription: dict[Subscription, list[Event]] = {}
         for event in events:
