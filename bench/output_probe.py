@@ -7,6 +7,7 @@ import random
 import sys
 import time
 import uuid
+from datetime import timedelta
 from typing import Any
 
 import django
@@ -15,12 +16,14 @@ django.setup()
 
 from django.conf import settings
 from django.db import connection
+from django.db.models.functions import Now
 
 from hyprbox.lib import mackey, signing
 from hyprbox.lib.actors import Actor
 from jobs import reports, services
 from jobs.models import Job
 from jobs.output import Piece
+from jobs.states import CLAIM_LEASE_SECONDS
 from nodes.models import Node
 
 CAP = 4 * 1024 * 1024
@@ -57,7 +60,8 @@ def running_job(node: Node) -> tuple[Job, Actor, uuid.UUID]:
     order = services.Order(preset="system-report", variables={})
     job, _ = services.queue_job(by=Actor.system("bench"), order=order, node_id=node.node_id)
     agent, claim_id = Actor.agent(id=str(node.pk), name=node.node_id), uuid.uuid4()
-    Job.objects.filter(pk=job.pk).update(claim_id=claim_id)
+    lease = Now() + timedelta(seconds=CLAIM_LEASE_SECONDS)
+    Job.objects.filter(pk=job.pk).update(claim_id=claim_id, lease_expires_at=lease)
     reports.start(by=agent, job_id=job.pk, claim_id=claim_id)
     return job, agent, claim_id
 
