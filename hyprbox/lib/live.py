@@ -2,7 +2,8 @@
 
 `publish()` sends a hint by `pg_notify` inside the writing transaction, so a rolled-back write says
 nothing. One listener per web process (its own autocommit connection) hands hints to the in-process hub,
-which passes on what it has at most every 50 ms. A hint carries ids, never data: whoever hears it reads the database.
+which passes on what came within 50 ms together, and at once after a pause. A
+hint carries ids, never data: whoever hears it reads the database.
 When the listener reconnects, everybody is told to `resync`.
 """
 
@@ -123,8 +124,8 @@ class Hub:
         self._pending.append(event)
         if self._flush is None:
             loop = asyncio.get_running_loop()
-            due = max(loop.time(), self._flushed_at + COALESCE_SECONDS)  # the first one after a pause waits for nothing
-            self._flush = loop.call_at(due, self._send_pending)
+            is_quiet = loop.time() - self._flushed_at > COALESCE_SECONDS  # then nobody has to wait for more
+            self._flush = loop.call_later(0 if is_quiet else COALESCE_SECONDS, self._send_pending)
 
     def _send_pending(self) -> None:
         self._flush = None
