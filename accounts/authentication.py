@@ -19,7 +19,7 @@ from rest_framework.authentication import BaseAuthentication, CSRFCheck
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 
-from accounts import jwt, keys
+from accounts import families, jwt, keys
 from accounts.models import User
 from accounts.selectors import KEY_SCHEME, actor_for, find_active, find_family, find_key
 from accounts.sessions import SessionStore
@@ -71,7 +71,7 @@ def prove_access(text: str) -> Proven:
         family = find_family(access.family, access.user_id)
         if family is None:
             raise NotAuthenticated()
-        return Proven(family.user, str(family.pk), family.fresh_until)
+        return Proven(family.user, str(family.pk), families.fresh_until(family))
     user = find_active(access.user_id)
     if user is None or user.token_version != access.version:
         raise NotAuthenticated()
@@ -83,7 +83,7 @@ def prove_session(store: SessionStore, user: Any) -> Proven | None:
     if not isinstance(user, User) or not user.is_active:
         return None
     row = store.row
-    return Proven(user, str(row.pk) if row else "", row.fresh_until if row else None)
+    return Proven(user, str(row.pk) if row else "", store.fresh_until)
 
 
 class ActorMiddleware:

@@ -110,9 +110,13 @@ def _setup(seed: str, user: User) -> dict[str, Any]:
 def _draft(request: HttpRequest, by: Actor) -> str:
     """The seed that was shown. Raises `Conflict` when that was too long ago."""
     key_id, box, until = request.session.get(SEED, ("", "", 0))
-    if until < time.time():
+    try:
+        seed = secretbox.decrypt(key_id, base64.b64decode(box), place=_place(by)) if until > time.time() else b""
+    except secretbox.SecretsKeyUnusable:  # its key was replaced meanwhile
+        seed = b""
+    if not seed:
         raise Conflict("That code was shown too long ago: begin again.")
-    return secretbox.decrypt(key_id, base64.b64decode(box), place=_place(by)).decode()
+    return seed.decode()
 
 
 @never_cache

@@ -5,6 +5,7 @@ What a user has is under the seal of their row: nobody takes a factor away, or p
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import time
 import uuid
@@ -15,7 +16,7 @@ import pyotp
 import structlog
 from django.db import transaction
 
-from accounts import logins, passkeys, passwords, rates, recovery
+from accounts import families, logins, passkeys, passwords, rates, recovery
 from accounts.errors import FactorNeeded, NoFactor, OwnAccount, StepUpImpossible, UnknownPasskey
 from accounts.models import Passkey, RefreshFamily, User
 from accounts.selectors import find_active
@@ -68,6 +69,13 @@ def passes_login(user: User, otp: str, *, by: Actor) -> bool:
         return False
 
 
+def pretend_to_check(counter: str, otp: str, *, by: Actor) -> None:
+    """What a wrong code costs, for an attempt whose password was wrong already: its answer takes as long."""
+    with contextlib.suppress(RateLimited):
+        rates.reserve(rates.account_key(f"no factor:{counter}"))
+        _is_right(User(pk=uuid.uuid4()), Proof(otp), by)
+
+
 def _is_right(user: User, proof: Proof, by: Actor) -> bool:
     if proof.passkey:
         return passkeys.is_right(user, proof.passkey, proof.challenge)
@@ -113,7 +121,10 @@ def step_up(*, by: Actor, proof: Proof) -> datetime:
         raise InvalidInput(fields={"passkey" if proof.passkey else "otp": [sentence]})
     with transaction.atomic():
         until = database_now() + FRESH_FOR
-        RefreshFamily.objects.filter(pk=by.session, user_id=by.id).update(fresh_until=until)
+        family = RefreshFamily.objects.select_for_update().filter(pk=by.session, user_id=by.id).first()
+        if family is not None:
+            families.put_fresh(family, until)
+            family.save(update_fields=["fresh_until", "fresh_seal"])
         audit.record(Action.STEP_UP_DONE, by=by, target=f"user:{user.email}")
     return until
 
@@ -198,7 +209,7 @@ def remove_passkey(*, by: Actor, passkey_id: uuid.UUID, password: str) -> User:
         found = Passkey.objects.filter(pk=passkey_id, user=user).first()
         if found is None:
             raise UnknownPasskey()
-        found.delete()
+        _end_passkey(found, user, by)
         _removed(user, by, f"passkey “{found.name}”")
     return user
 
@@ -227,7 +238,8 @@ def reset(*, by: Actor, user_id: uuid.UUID) -> User:
             raise OwnAccount("Your own second factor you remove in your profile; another admin can take it away.")
         if not user.has_factor:
             raise NoFactor(f"{user.email} has no second factor.")
-        Passkey.objects.filter(user=user).delete()
+        for passkey in Passkey.objects.filter(user=user):
+            _end_passkey(passkey, user, by)
         user.totp_seed, user.totp_key_id, user.has_factor, user.recovery_codes = b"", "", False, []
         logins.end_all(user, "totp_seed", "totp_key_id", "has_factor", "recovery_codes")
         audit.record(Action.FACTOR_RESET, by=by, target=f"user:{user.email}", row=user)
@@ -279,6 +291,12 @@ def _confirm_twice(by: Actor, password: str) -> None:
     require(by, Capability.OWN_ACCOUNT)
     require_fresh(by)
     passwords.confirm_current(_own(by), password, by=by, field="password")
+
+
+def _end_passkey(passkey: Passkey, user: User, by: Actor) -> None:
+    detail = {"name": passkey.name}
+    audit.record(Action.PASSKEY_REMOVED, by=by, target=f"user:{user.email}", detail=detail, row=sealed.end(passkey))
+    passkey.delete()
 
 
 def _first_codes(user: User) -> list[str]:

@@ -86,6 +86,7 @@ def revoke_key(*, by: Actor, key_id: uuid.UUID) -> ApiKey:
     if key is None:
         raise UnknownKey()
     # Its seal is not asked: whatever else was done to it, revoked it opens nothing.
+    sealed.overrule(key)
     key.revoked_at = database_now()
     sealed.save(key, "revoked_at")
     detail = {"name": key.name, "prefix": key.prefix, "owner": key.user.email}

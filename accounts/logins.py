@@ -7,6 +7,7 @@ import uuid
 from django.db import transaction
 from django.db.models.functions import Now
 
+from accounts import families
 from accounts.errors import UnknownSession, UnknownUser
 from accounts.models import PageSession, RefreshFamily, User
 from audit import sealed
@@ -44,9 +45,12 @@ def end_all(user: User, *changed: str, but: str = "") -> None:
     sealed.save(user, "token_version", *changed)
     kept = uuid.UUID(but) if but else uuid.UUID(int=0)
     PageSession.objects.filter(user=user).exclude(pk=kept).delete()
-    families = RefreshFamily.objects.filter(user=user, revoked_at=None)
-    families.exclude(pk=kept).update(revoked_at=Now())
-    families.filter(pk=kept).update(token_version=user.token_version)
+    signed_in = RefreshFamily.objects.filter(user=user, revoked_at=None)
+    signed_in.exclude(pk=kept).update(revoked_at=Now())
+    for family in signed_in.filter(pk=kept).select_for_update():
+        family.token_version = user.token_version
+        families.put_seal(family)
+        family.save(update_fields=["token_version", "seal"])
 
 
 @transaction.atomic

@@ -138,6 +138,8 @@ class RefreshFamily(Login):
     rotated_at = models.DateTimeField()
     rotated_by = models.BinaryField(max_length=32, null=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
+    seal = models.BinaryField(max_length=32, default=b"")  # both seals: `accounts.families`
+    fresh_seal = models.BinaryField(max_length=32, default=b"")
 
     def __str__(self) -> str:
         return f"{self.user} since {self.created_at:%Y-%m-%d}"
@@ -188,8 +190,10 @@ class Passkey(Sealed):
         return self.name
 
 
-class Invitation(models.Model):
+class Invitation(Sealed):
     """A link with which someone makes an account, with the role that an admin chose. It works once."""
+
+    SEALED = ("email", "role", "digest", "expires_at", "accepted_at", "revoked_at")
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     email = models.EmailField(max_length=254)

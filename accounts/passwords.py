@@ -94,7 +94,7 @@ def issue_reset(*, email: str, by: Actor) -> tuple[User, str] | None:
     recent = PasswordReset.objects.filter(user=user, created_at__gt=Now() - RESET_LIFETIME)
     if recent.count() >= RESETS_PER_HOUR:
         return None
-    secret, digest = opaque.issue_link("reset", str(user.pk))
+    secret, digest = opaque.issue_link("reset", *_facts(user))
     with transaction.atomic():
         PasswordReset.objects.create(user=user, digest=digest, expires_at=timezone.now() + RESET_LIFETIME)
         audit.record(Action.PASSWORD_RESET_REQUESTED, by=by, target=f"user:{user.email}")
@@ -103,14 +103,19 @@ def issue_reset(*, email: str, by: Actor) -> tuple[User, str] | None:
 
 def find_reset(secret: str) -> PasswordReset:
     """Raises `LinkInvalid`."""
-    facts = opaque.read_link("reset", secret)
+    facts = opaque.read_link("reset", secret, lifetime=RESET_LIFETIME)
     found = None
     if facts is not None:
         usable = PasswordReset.objects.filter(used_at=None, expires_at__gt=Now(), user__is_active=True)
         found = usable.filter(digest=opaque.digest_of(secret)).select_related("user").first()
-    if found is None or facts != [str(found.user_id)]:
+    if found is None or facts != _facts(found.user):
         raise LinkInvalid()
     return found
+
+
+def _facts(user: User) -> list[str]:
+    """What a link says: a password that was set since has raised the version, whatever the link's row claims."""
+    return [str(user.pk), str(user.token_version)]
 
 
 def confirm_reset(*, secret: str, new: str, by: Actor) -> User:

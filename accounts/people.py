@@ -9,6 +9,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 from django.db import IntegrityError, connection, transaction
+from django.db.models import QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -29,7 +30,9 @@ from audit import services as audit
 from audit.actions import Action
 from hyprbox.lib import opaque
 from hyprbox.lib.actors import Actor, Capability, Role, require, require_fresh
+from hyprbox.lib.db import database_now
 from hyprbox.lib.errors import InvalidInput, NotAuthenticated
+from hyprbox.lib.rowmac import RowTampered
 
 INVITATION_LIFETIME = timedelta(days=7)
 MAX_NAME = 120
@@ -117,17 +120,20 @@ def invite(*, by: Actor, email: str, role: str) -> tuple[Invitation, str]:
         raise InvalidInput(fields={"role": [f"One of {', '.join(Role.values)}."]})
     if find_by_email(email) is not None:
         raise EmailTaken()
-    Invitation.objects.filter(email__iexact=email, accepted_at=None, revoked_at=None).update(revoked_at=Now())
+    for earlier in _open_invitations().filter(email__iexact=email).select_for_update():
+        _revoke(earlier, by)
     secret, digest = opaque.issue_link("invitation", email, role)
-    invitation = Invitation.objects.create(
-        email=email,
-        role=role,
-        digest=digest,
-        invited_by=by.name,
-        expires_at=timezone.now() + INVITATION_LIFETIME,
+    invitation = sealed.create(
+        Invitation(
+            email=email,
+            role=role,
+            digest=digest,
+            invited_by=by.name,
+            expires_at=timezone.now() + INVITATION_LIFETIME,
+        )
     )
     invitation.refresh_from_db(fields=["created_at"])
-    audit.record(Action.USER_INVITED, by=by, target=f"user:{email}", detail={"role": role})
+    audit.record(Action.USER_INVITED, by=by, target=f"user:{email}", detail={"role": role}, row=invitation)
     return invitation, secret
 
 
@@ -136,22 +142,35 @@ def revoke_invitation(*, by: Actor, invitation_id: uuid.UUID) -> Invitation:
     """Its link does not work any more. Raises `UnknownInvitation`."""
     require(by, Capability.MANAGE_USERS)
     require_fresh(by)
-    found = Invitation.objects.filter(pk=invitation_id, accepted_at=None, revoked_at=None).first()
-    if found is None or not Invitation.objects.filter(pk=found.pk, accepted_at=None, revoked_at=None).update(
-        revoked_at=Now()
-    ):
+    found = _open_invitations().filter(pk=invitation_id).select_for_update().first()
+    if found is None:
         raise UnknownInvitation()
-    audit.record(Action.INVITATION_REVOKED, by=by, target=f"user:{found.email}")
+    _revoke(found, by)
     return found
+
+
+def _revoke(invitation: Invitation, by: Actor) -> None:
+    """Of a locked row. Its seal is not asked: whatever else was done to it, revoked it makes nobody."""
+    sealed.overrule(invitation)
+    invitation.revoked_at = database_now()
+    sealed.save(invitation, "revoked_at")
+    audit.record(Action.INVITATION_REVOKED, by=by, target=f"user:{invitation.email}", row=invitation)
+
+
+def _open_invitations() -> QuerySet[Invitation]:
+    return Invitation.objects.filter(accepted_at=None, revoked_at=None)
 
 
 def find_invitation(secret: str) -> Invitation:
     """Raises `LinkInvalid`."""
-    facts = opaque.read_link("invitation", secret)
+    facts = opaque.read_link("invitation", secret, lifetime=INVITATION_LIFETIME)
     found = None
     if facts is not None:
-        usable = Invitation.objects.filter(accepted_at=None, revoked_at=None, expires_at__gt=Now())
-        found = usable.filter(digest=opaque.digest_of(secret)).first()
+        usable = _open_invitations().filter(expires_at__gt=Now(), digest=opaque.digest_of(secret))
+        try:
+            found = sealed.first(usable)
+        except RowTampered as error:
+            audit.note_tampered(error)
     if found is None or facts != [found.email, found.role]:
         raise LinkInvalid()
     return found
@@ -164,10 +183,14 @@ def accept_invitation(*, secret: str, name: str, password: str, by: Actor) -> Us
     draft = _draft(invitation.email, password, name, invitation.role)
     digest = hashing.hashed(password)
     with transaction.atomic():
-        usable = Invitation.objects.filter(pk=invitation.pk, accepted_at=None, revoked_at=None)
-        if not usable.update(accepted_at=Now()):
+        kept = sealed.lock(_open_invitations().filter(pk=invitation.pk))
+        if kept is None:
             raise LinkInvalid()
-        return _insert(draft, digest, by=by, invited_by=invitation.invited_by)
+        kept.accepted_at = database_now()
+        sealed.save(kept, "accepted_at")
+        user = _insert(draft, digest, by=by, invited_by=kept.invited_by)
+        audit.record(Action.INVITATION_ACCEPTED, by=by, target=f"user:{user.email}", row=kept)
+    return user
 
 
 # --- changes ---
@@ -216,9 +239,8 @@ def remove_user(*, by: Actor, user_id: uuid.UUID) -> User:
     _check_not_oneself(by, user)
     User.objects.filter(pk=user.pk).delete()
     _check_an_admin_is_left()
-    audit.record(
-        Action.USER_REMOVED, by=by, target=f"user:{user.email}", detail={"role": user.role, "id": str(user_id)}
-    )
+    detail = {"role": user.role, "id": str(user_id)}
+    audit.record(Action.USER_REMOVED, by=by, target=f"user:{user.email}", detail=detail, row=sealed.end(user))
     return user
 
 
@@ -239,6 +261,7 @@ def change_profile(*, by: Actor, name: str) -> User:
 def change_email(*, by: Actor, email: str, password: str) -> tuple[User, str]:
     """One's own address, with the current password. Returns the user and the address that was."""
     require(by, Capability.OWN_ACCOUNT)
+    require_fresh(by)  # links to a new password go there
     email = checked_email(email)
     passwords.confirm_current(_own(by), password, by=by, field="password")
     with transaction.atomic():

@@ -23,16 +23,18 @@ _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # without what looks like somethi
 def put(user: User) -> list[str]:
     """Give a locked user new codes, this once in plain text; the caller saves the row."""
     codes = ["".join(secrets.choice(_ALPHABET) for _ in range(LENGTH)) for _ in range(COUNT)]
-    user.recovery_codes = [_digest(user, code) for code in codes]
+    user.recovery_codes = [_digest(user, code, mackey.key()) for code in codes]
     return [f"{code[:5]}-{code[5:]}" for code in codes]
 
 
 def use(user: User, code: str, *, by: Actor) -> bool:
     """Whether it is one of the user's; if so, it is none any more."""
-    digest = _digest(user, code.replace("-", "").lower())
+    known, plain = mackey.keys(), code.replace("-", "").lower()
+    digests = [_digest(user, plain, key) for key in (*known.seals, *known.codes)]
     with transaction.atomic():
         kept = sealed.lock(User.objects.filter(pk=user.pk))
-        found = [] if kept is None else [one for one in kept.recovery_codes if hmac.compare_digest(one, digest)]
+        stored = [] if kept is None else kept.recovery_codes
+        found = [one for one in stored if any(hmac.compare_digest(one, digest) for digest in digests)]
         if kept is None or not found:
             return False
         kept.recovery_codes = [one for one in kept.recovery_codes if one not in found]
@@ -42,7 +44,7 @@ def use(user: User, code: str, *, by: Actor) -> bool:
     return True
 
 
-def _digest(user: User, code: str) -> str:
+def _digest(user: User, code: str, key: bytes) -> str:
     """50 bits are few for a plain hash; with this key, which is not in the database, they cannot be tried out."""
     message = b"hyprbox-recovery-v1\0" + user.pk.bytes + code.encode("utf-8", "replace")
-    return hmac.digest(mackey.key(), message, hashlib.sha256).hex()
+    return hmac.digest(key, message, hashlib.sha256).hex()

@@ -12,6 +12,7 @@ from django.conf import settings
 from django.db.models import F, QuerySet
 from django.db.models.functions import Now
 
+from accounts import families
 from accounts.models import ApiKey, Invitation, PageSession, Passkey, RefreshFamily, User
 from accounts.programs import program_of
 from audit import sealed
@@ -61,11 +62,16 @@ def _owner(row: RefreshFamily | ApiKey) -> User | None:
 def find_family(family_id: str, user_id: str) -> RefreshFamily | None:
     """A family that still holds, with its user: neither ended nor expired, and of no earlier `token_version`."""
     try:
-        families = live_families().filter(pk=uuid.UUID(family_id), user_id=uuid.UUID(user_id))
+        found = live_families().filter(pk=uuid.UUID(family_id), user_id=uuid.UUID(user_id))
     except ValueError:
         return None
-    family = families.annotate(user_version=sealed.newest_of(User, "user_id")).first()
-    return family if family is not None and _owner(family) is not None else None
+    family = found.annotate(user_version=sealed.newest_of(User, "user_id")).first()
+    if family is None or _owner(family) is None:
+        return None
+    if not families.is_sound(family):
+        audit.note_tampered(RowTampered(f"{RefreshFamily._meta.db_table}:{family.pk}", "its seal does not fit"))
+        return None
+    return family
 
 
 def live_families() -> QuerySet[RefreshFamily]:

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
 from django.db import transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from accounts import factors, hashing, jwt, logins, rates
+from accounts import factors, families, hashing, jwt, logins, rates
 from accounts.errors import RefreshTokenInvalid, WrongCredentials
 from accounts.models import PageSession, RefreshFamily, User
 from accounts.selectors import actor_for, find_active, find_by_email, find_family
@@ -38,24 +40,38 @@ def check_credentials(*, email: str, password: str, by: Actor, otp: str = "") ->
 
     Who has a second factor shows it in `otp`; a wrong or missing one is like a wrong password.
     """
-    return _checked(email, password, by, lambda user: factors.passes_login(user, otp, by=by))
+    return _checked(
+        email,
+        password,
+        by,
+        lambda user: factors.passes_login(user, otp, by=by),
+        lambda counter: factors.pretend_to_check(counter, otp, by=by),
+    )
 
 
 def check_password(*, email: str, password: str, by: Actor) -> User:
     """The same without the second factor, which is the caller's to ask for."""
-    return _checked(email, password, by, lambda _user: True)
+    return _checked(email, password, by, lambda _user: True, lambda _counter: None)
 
 
-def _checked(email: str, password: str, by: Actor, passes: Callable[[User], bool]) -> User:
-    """The attempt counts before the password is looked at, so that of many at once only as many as the limits allow are."""
+def _checked(
+    email: str, password: str, by: Actor, passes: Callable[[User], bool], pretend: Callable[[str], None]
+) -> User:
+    """The attempt counts before the password is looked at, so that of many at once only as many as the limits allow are.
+
+    `pretend` does the work of `passes` where that is not asked, so that a right password takes no longer than a wrong one.
+    """
     rates.take_from(by.ip, "login")
     user = find_by_email(email)
     counter = rates.account_key(str(user.pk) if user else email.strip().lower())
     rates.reserve(counter)
     is_right = hashing.is_right(password[:MAX_PASSWORD], user)
-    if user is not None and is_right and user.is_active and passes(user):
-        rates.forget(counter)
-        return user
+    if user is not None and is_right and user.is_active:
+        if passes(user):
+            rates.forget(counter)
+            return user
+    else:
+        pretend(counter)
     note_failure(by=by, email=email)
     raise WrongCredentials()
 
@@ -64,7 +80,16 @@ def _checked(email: str, password: str, by: Actor, passes: Callable[[User], bool
 def note_failure(*, by: Actor, email: str, why: str = "") -> None:
     """Record a login that failed, under the address that was given."""
     detail = {"why": why} if why else {}
-    audit.record(Action.LOGIN_FAILED, by=by, target=f"user:{email.strip()[:200]}", detail=detail)
+    audit.record(Action.LOGIN_FAILED, by=by, target=_named(email.strip()), detail=detail)
+
+
+def _named(email: str) -> str:
+    """What was given as an address, if it is one: people type their password into the wrong field."""
+    try:
+        validate_email(email)
+    except ValidationError:
+        return "user:(no address)"
+    return f"user:{email[:200]}"
 
 
 @transaction.atomic
@@ -94,8 +119,9 @@ def start_family(user: User, *, by: Actor, user_agent: str) -> Session:
         user_agent=user_agent[:200],
         rotated_at=now,
         expires_at=now + jwt.ABSOLUTE_LIFETIME,
-        fresh_until=now + factors.FRESH_FOR if user.has_factor else None,
     )
+    families.put_seal(family)
+    families.put_fresh(family, now + factors.FRESH_FOR if user.has_factor else None)
     token = jwt.first_refresh(family)
     family.digest = _digest(token)
     family.save(force_insert=True)
@@ -157,15 +183,15 @@ def log_out(*, by: Actor, refresh_token: str = "", everywhere: bool = False) -> 
         require(by, Capability.OWN_ACCOUNT)
         user = logins.locked(by.id)
         logins.end_all(user)
-    families = RefreshFamily.objects.none()
+    ending = RefreshFamily.objects.none()
     if refresh_token:
-        families |= RefreshFamily.objects.filter(pk=jwt.read_refresh(refresh_token).family)
+        ending |= RefreshFamily.objects.filter(pk=jwt.read_refresh(refresh_token).family)
     elif not by.is_known:
         raise NotAuthenticated()
     if by.session:
-        families |= RefreshFamily.objects.filter(pk=by.session)
+        ending |= RefreshFamily.objects.filter(pk=by.session)
         PageSession.objects.filter(pk=by.session).delete()
-    ended = list(families.filter(revoked_at=None).select_related("user").select_for_update(of=("self",)))
+    ended = list(ending.filter(revoked_at=None).select_related("user").select_for_update(of=("self",)))
     RefreshFamily.objects.filter(pk__in=[family.pk for family in ended]).update(revoked_at=Now())
     target = by.name if by.is_known else next((family.user.email for family in ended), "")
     if target:

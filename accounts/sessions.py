@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
@@ -31,6 +31,16 @@ class SessionStore(SessionBase):
     def __init__(self, session_key: str | None = None) -> None:
         super().__init__(session_key)
         self.row: PageSession | None = None
+
+    @property
+    def key_salt(self) -> str:
+        """The data is signed for its key: copied into another row, to come with another key, it says nothing."""
+        return f"accounts.sessions.{digest_of(self.session_key or '').hex()}"
+
+    @property
+    def fresh_until(self) -> datetime | None:
+        """As the signed data has it: the column beside it is for lists, and anybody's who can write there."""
+        return parse_datetime(self[FRESH]) if FRESH in self else None
 
     def load(self) -> dict[str, Any]:
         key = self.session_key
@@ -60,7 +70,7 @@ class SessionStore(SessionBase):
             "user_id": data.get(SESSION_KEY),
             "ip": ip,
             "user_agent": user_agent,
-            "fresh_until": parse_datetime(data[FRESH]) if FRESH in data else None,
+            "fresh_until": self.fresh_until,
         }
         if self.row is not None:
             if not PageSession.objects.filter(pk=self.row.pk).update(**values):

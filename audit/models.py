@@ -47,6 +47,7 @@ class Event(models.Model):
             models.Index(fields=["target", "-id"], name="audit_by_target"),
             models.Index(fields=["actor_name", "-id"], name="audit_by_actor"),
             models.Index(fields=["action", "-id"], name="audit_by_action"),
+            models.Index(fields=["actor_id", "-id"], name="audit_by_person", condition=models.Q(actor_kind="user")),
             models.Index(
                 fields=["subject", "-subject_version"],
                 name="audit_by_subject",

@@ -28,6 +28,7 @@ class Verification(serializers.Serializer[None]):
     first_bad = FirstBad(allow_null=True)
     checkpoints = serializers.IntegerField()
     signed_to = serializers.IntegerField()
+    sealed_to = serializers.IntegerField()
     pending = serializers.IntegerField()
     seconds = serializers.FloatField()
     why = serializers.CharField(allow_blank=True)
@@ -35,14 +36,19 @@ class Verification(serializers.Serializer[None]):
 
 CALLS = {
     "GET /api/audit": Call(
-        "The audit log, newest first", {200: Page(api.EventSerializer)}, query=api.EventFilter, role="admins"
+        "The audit log, newest first",
+        {200: Page(api.EventSerializer)},
+        query=api.EventListQuery,
+        role="operators",
+        text="Operators get what they did themselves. `before` is an id: only entries older than that one. "
+        "`next` uses it, and is as fast at the end of a long log as at its beginning.",
     ),
     "GET /api/audit/export": Call(
         "The audit log as a file",
         {200: (Raw("application/x-ndjson", TEXT), Raw("text/csv", TEXT))},
         query=api.ExportQuery,
-        role="admins",
-        text="Streamed. In CSV no cell begins as a formula would.",
+        role="operators",
+        text="What the list would show, streamed. In CSV no cell begins as a formula would.",
     ),
-    "GET /api/audit/verify": Call("Whether the audit log is intact", {200: Verification}, role="admins"),
+    "GET /api/audit/verify": Call("Whether the audit log is intact", {200: Verification}, role="operators"),
 }

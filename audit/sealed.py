@@ -23,9 +23,12 @@ __all__ = [
     "check",
     "check_all",
     "create",
+    "end",
     "first",
     "lock",
     "newest_of",
+    "overrule",
+    "reseal",
     "reseal_existing",
     "save",
     "seal_existing",
@@ -98,10 +101,49 @@ def save(row: Sealed, *fields: str) -> None:
     row.__dict__.pop("newest_version", None)
 
 
+def overrule(row: Sealed) -> None:
+    """Of a locked row whose seal was not asked: count on from the newest version that the log knows.
+
+    What is saved then is newer than every row that was ever there, also when someone had put an old one back.
+    """
+    row.row_version = max(row.row_version, _newest(row) or 0)
+
+
+def end(row: M) -> M:
+    """A row that is about to be deleted, with a version that no row has. Its audit entry names it as `row`.
+
+    So a copy of it that someone puts back later is older than what the log knows, and opens nothing.
+    """
+    overrule(row)
+    row.row_version += 1
+    return row
+
+
 def check_all(model: type[Sealed]) -> Iterator[tuple[str, str]]:
     """`(table:pk, what is wrong or "")` for every row of a model."""
     for row in with_newest(model._default_manager.all()).iterator(chunk_size=1000):
         yield rowmac.subject_of(row), problem(row)
+
+
+def reseal(model: type[M]) -> tuple[int, list[tuple[str, str]]]:
+    """Seal every row under the key that makes seals now; its version stays. Run it after a new key was put first.
+
+    Returns how many were sealed anew, and `(table:pk, what is wrong)` of those that do not fit and stay as they are.
+    """
+    count, bad = 0, []
+    for pk in list(model._default_manager.values_list("pk", flat=True)):
+        with transaction.atomic():
+            row = model._default_manager.select_for_update(of=("self",)).filter(pk=pk).first()
+            if row is None:
+                continue
+            if why := problem(row):
+                bad.append((rowmac.subject_of(row), why))
+            elif not rowmac.is_under_first_key(row):
+                row.row_version -= 1
+                rowmac.seal(row)
+                row.save(update_fields=["mac"])
+                count += 1
+    return count, bad
 
 
 def seal_existing(model: type[Model], sealed: tuple[str, ...], event: type[Model]) -> int:

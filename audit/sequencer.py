@@ -26,7 +26,7 @@ from hyprbox.lib.threads import in_thread
 BATCH = 1000
 PAUSE_SECONDS = 0.4
 THOROUGH_ROUNDS = 20
-_LOCK = lock_number("audit.sequencer")
+LOCK = lock_number("audit.sequencer")
 _PLACE = """
 UPDATE audit_event e SET n = s.n, hash = s.hash
 FROM unnest(%s::bigint[], %s::bigint[], %s::bytea[]) AS s(id, n, hash) WHERE e.id = s.id
@@ -62,7 +62,7 @@ def sequence(*, thoroughly: bool = True) -> int:
 @transaction.atomic
 def _batch() -> int:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_xact_lock(%s), now()", [_LOCK])
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s), now()", [LOCK])
         is_ours, now = cursor.fetchone()
         if not is_ours:
             return 0

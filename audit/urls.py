@@ -9,7 +9,7 @@ urlpatterns = [
     path("audit/verify/", views.verify, name="verify"),
 ]
 api_urlpatterns = [
-    path("audit", api.EventList.as_view()),
+    path("audit", api.Events.as_view()),
     path("audit/export", api.Export.as_view()),
     path("audit/verify", api.Verify.as_view()),
 ]

@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from django.db import connection, transaction
 
-from audit import checkpoints
+from audit import checkpoints, segments
 from audit.chain import WINDOW, Kind, Row, Tampering, Walk, diagnose
 from audit.models import Checkpoint
 from hyprbox.lib import signing
+from hyprbox.lib.errors import RateLimited
+from hyprbox.lib.postgres import lock_number
 
 _COLUMNS = (
     "n, hash, canonical, id, at, action, actor_kind, actor_id, actor_name, target, detail::text, ip, request_id, "
     "subject, subject_version"
 )
 _FETCH = 2000
+_LOCK = lock_number("audit.verify")
 
 
 class CannotTell(Exception):
@@ -33,7 +36,9 @@ class CannotTell(Exception):
 
 @dataclass(slots=True)
 class Report:
-    """What a verification found. `intact` is None when it cannot be told; `pending` entries have no place yet."""
+    """What a verification found. `intact` is None when it cannot be told; `pending` entries have no place yet; those up to
+    `sealed_to` were pruned, and a signed statement says so.
+    """
 
     intact: bool | None = None
     checked: int = 0
@@ -42,6 +47,7 @@ class Report:
     tampering: Tampering | None = None
     checkpoints: int = 0
     signed_to: int = 0
+    sealed_to: int = 0
     pending: int = 0
     seconds: float = 0.0
     why: str = ""
@@ -56,6 +62,7 @@ class Report:
             "first_bad": {"n": bad.n, "kind": str(bad.kind), "why": bad.why} if bad else None,
             "checkpoints": self.checkpoints,
             "signed_to": self.signed_to,
+            "sealed_to": self.sealed_to,
             "pending": self.pending,
             "seconds": round(self.seconds, 3),
             "why": self.why,
@@ -98,8 +105,11 @@ def read_checkpoints(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def verify(*, outside: list[dict[str, Any]] | None = None, first: int = 1) -> Report:
-    """Walk the chain from entry `first` on, and compare it with every checkpoint. Raises `CannotTell`."""
+def verify(*, outside: list[dict[str, Any]] | None = None, first: int = 1, is_alone: bool = False) -> Report:
+    """Walk the chain from entry `first` on, and compare it with every checkpoint.
+
+    Raises `CannotTell`, and with `is_alone` `RateLimited` while another such walk is on its way.
+    """
     began = time.perf_counter()
     report = Report()
     is_inside = connection.in_atomic_block
@@ -109,6 +119,9 @@ def verify(*, outside: list[dict[str, Any]] | None = None, first: int = 1) -> Re
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         cursor.execute("SET LOCAL statement_timeout = 0")
         cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [_LOCK])
+        if not cursor.fetchone()[0] and is_alone:
+            raise RateLimited("The log is being verified at this moment: wait for that to end.", retry_after=10)
         _verify(report, outside or [], first)
     report.seconds = time.perf_counter() - began
     return report
@@ -116,9 +129,10 @@ def verify(*, outside: list[dict[str, Any]] | None = None, first: int = 1) -> Re
 
 def _verify(report: Report, outside: list[dict[str, Any]], first: int) -> None:
     evidence, forged = _evidence(report, outside)
-    walk = _starting_at(first)
+    walk = starting_at(first)
     signed_before = walk.n
-    for row in _rows(first):
+    report.sealed_to = walk.n if first <= 1 else 0
+    for row in rows(walk.n + 1 if first <= 1 else first):
         if not walk.step(row):
             report.tampering = diagnose(walk, row, _around(row.n))
             break
@@ -185,25 +199,32 @@ def _is_in_log(witnessed: Witnessed) -> bool:
     return row is not None and bytes(row[0]) == witnessed.hash
 
 
-def _starting_at(first: int) -> Walk:
-    if first <= 1:
-        return Walk()
+def starting_at(first: int) -> Walk:
+    """Before entry `first`; for the first one of all, after what was pruned. Raises `CannotTell`."""
     with connection.cursor() as cursor:
+        if first <= 1:
+            cursor.execute("SELECT min(n) FROM audit_event")
+            first = cursor.fetchone()[0] or 1
+            sealed = segments.ending_at(first - 1) if first > 1 else None
+            return Walk() if sealed is None else Walk(sealed.last, bytes.fromhex(sealed.hash))
         cursor.execute("SELECT hash FROM audit_event WHERE n = %s", [first - 1])
         row = cursor.fetchone()
-    if row is None:
-        raise CannotTell(f"There is no entry {first - 1}, which the one at {first} has to follow.")
-    return Walk(first - 1, bytes(row[0]))
+    if row is not None:
+        return Walk(first - 1, bytes(row[0]))
+    if (sealed := segments.ending_at(first - 1)) is not None:
+        return Walk(sealed.last, bytes.fromhex(sealed.hash))
+    raise CannotTell(f"There is no entry {first - 1}, which the one at {first} has to follow.")
 
 
-def _rows(first: int) -> Iterator[Row]:
+def rows(first: int, last: int | None = None) -> Generator[Row]:
     """All entries in their order, through a cursor of the server's, in PostgreSQL's binary form."""
     assert connection.connection is not None
+    upto = 2**63 - 1 if last is None else last
     with connection.connection.cursor(name="audit_verify", binary=True) as cursor:
         cursor.itersize = _FETCH
-        cursor.execute(f"SELECT {_COLUMNS} FROM audit_event WHERE n >= %s ORDER BY n", [first])
-        while rows := cursor.fetchmany(_FETCH):
-            for n, digest, canonical, *facts in rows:
+        cursor.execute(f"SELECT {_COLUMNS} FROM audit_event WHERE n BETWEEN %s AND %s ORDER BY n", [first, upto])
+        while found := cursor.fetchmany(_FETCH):
+            for n, digest, canonical, *facts in found:
                 yield Row(n, digest, canonical, tuple(facts))
 
 

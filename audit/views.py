@@ -17,6 +17,7 @@ from audit.actions import Action
 from audit.downloads import as_file
 from audit.verifying import CannotTell
 from hyprbox.lib import pages
+from hyprbox.lib.actors import Capability
 from hyprbox.lib.pages import Crumb
 
 PAGE_SIZE = 100
@@ -43,16 +44,24 @@ def _as_filter(wanted: dict[str, str]) -> dict[str, Any]:
     return {**wanted, "since": _day(wanted["since"]), "until": _day(wanted["until"], end=True)}
 
 
+def _number(request: HttpRequest, name: str) -> int | None:
+    text = request.GET.get(name, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
+
+
 @require_safe
 def event_list(request: HttpRequest) -> HttpResponse:
-    """Who did what, newest first; admins only."""
-    wanted = _wanted(request)
-    events = selectors.list_events(by=pages.actor_of(request), **_as_filter(wanted))
+    """Who did what, newest first; operators see what they did themselves."""
+    wanted, by = _wanted(request), pages.actor_of(request)
+    events = selectors.list_events(by=by, **_as_filter(wanted))
+    before, after = _number(request, "before"), _number(request, "after")
     context = {
         "wanted": wanted,
         "actions": Action.choices,
-        "page": pages.page_of(request, events, PAGE_SIZE),
-        "verified": selectors.last_verification(),
+        "page": selectors.slice_of(events, size=PAGE_SIZE, before=before, after=after),
+        "is_paged": before is not None or after is not None,
+        "verified": selectors.last_verification(by=by),
+        "is_own": not by.can(Capability.VIEW_AUDIT),
     }
     return pages.show(request, "audit/list.html", context, nav="audit", crumbs=(Crumb("Audit log"),))
 

@@ -1,4 +1,5 @@
-"""Failed logins: an address that nobody has, a wrong password and a disabled account take the same time."""
+"""Failed logins take the same time: an address that nobody has, a wrong password, a disabled account, and a right password
+without the second factor, or with a wrong code of the app, or with a wrong recovery code."""
 
 from __future__ import annotations
 

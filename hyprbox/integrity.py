@@ -1,4 +1,4 @@
-"""All seals and signatures at once: users, tokens, custom presets and whatever else derives from `Sealed`, and jobs."""
+"""All seals and signatures at once: users, tokens, custom presets and whatever else derives from `Sealed`, sessions and jobs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import structlog
 from django.db import transaction
 
+from accounts import families
 from audit import sealed
 from audit import services as audit
 from audit.actions import Action
@@ -51,4 +52,5 @@ def verify(*, by: Actor) -> Integrity:
 def _rows() -> Iterator[tuple[str, str]]:
     for model in models_with_seals():
         yield from sealed.check_all(model)
+    yield from families.check_all()
     yield from signatures.check_all()

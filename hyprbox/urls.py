@@ -11,6 +11,7 @@ from django.urls import URLPattern, URLResolver, include, path, re_path
 from django.views.generic import RedirectView, TemplateView
 from drf_spectacular.views import SpectacularAPIView
 
+from accounts import views as accounts
 from hyprbox import enrolment, health, views
 from hyprbox.doors import by_method
 from jobs import agent_api
@@ -46,6 +47,7 @@ urlpatterns: list[Any] = [
     # Its own forms for these know neither our limits nor our rules.
     path(f"{settings.HYPRBOX_ADMIN_PATH}/login/", RedirectView.as_view(pattern_name="login", query_string=True)),
     path(f"{settings.HYPRBOX_ADMIN_PATH}/password_change/", RedirectView.as_view(pattern_name="profile")),
+    path(f"{settings.HYPRBOX_ADMIN_PATH}/logout/", accounts.logout),
     path(f"{settings.HYPRBOX_ADMIN_PATH}/", admin.site.urls),
     *getattr(views, "urlpatterns", []),
 ]

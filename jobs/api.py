@@ -107,6 +107,10 @@ class BatchInput(JobInput):
     stop_after_failures = serializers.IntegerField(required=False, allow_null=True, default=None)
 
 
+class RetryInput(StrictSerializer):
+    confirm = serializers.CharField(max_length=63, required=False, allow_blank=True, default="")
+
+
 class StopInput(StrictSerializer):
     reason = serializers.CharField(max_length=300, required=False, allow_blank=True, default="")
 
@@ -215,8 +219,8 @@ class BatchRetry(APIView):
     """A new batch of those that failed."""
 
     def post(self, request: Request, batch_id: str) -> Response:
-        parse(StrictSerializer, request)
-        batch, jobs = batches.retry_failed(by=actor_of(request), batch_id=batch_id)
+        given = parse(RetryInput, request)
+        batch, jobs = batches.retry_failed(by=actor_of(request), batch_id=batch_id, confirm=given["confirm"])
         return Response({"id": str(batch.pk), "jobs": JobRowSerializer(jobs, many=True).data}, status=201)
 
 

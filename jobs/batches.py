@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from django.db import transaction
 from django.db.models import Count, Q
@@ -28,7 +28,7 @@ from nodes import selectors as nodes
 from nodes.selectors import NodeFilter
 
 MAX_BATCH = 1000
-MOST_WITHOUT_STEP_UP = 10  # nodes at once
+MOST_WITHOUT_STEP_UP = 10  # nodes at once; to change more, the preset's name is typed as well
 WAVES_FROM = 51  # so many nodes are never changed all at once
 WAVE_SHARE = 10  # unless somebody says otherwise, a wave is a tenth of them
 STOP_OVER_PERCENT = 10
@@ -103,6 +103,7 @@ def queue(
         raise InvalidInput(fields={"node_ids": [f"Choose from 1 to {MAX_BATCH} nodes; these are {len(wanted)}."]})
     if len(wanted) > MOST_WITHOUT_STEP_UP:
         require_fresh(by)
+        _require_typed(order, len(wanted))
     wave_size, percent = _wave_size(pace, len(wanted), order.mode)
     with transaction.atomic():
         digest = order.sha256(nodes=[*wanted, f"{pace.wave_size}/{pace.stop_after_failures}"])
@@ -129,6 +130,12 @@ def queue(
         if key is not None:
             IdempotencyKey.objects.filter(pk=key.pk).update(batch=batch)
     return batch, jobs, True
+
+
+def _require_typed(order: Order, count: int) -> None:
+    """A check changes nothing, so nothing is to be confirmed."""
+    if order.mode == Mode.APPLY and order.confirm != order.preset:
+        raise InvalidInput(fields={"confirm": [f"Type {order.preset} to run it on {count} nodes."]})
 
 
 def _wave_size(pace: Pace, count: int, mode: str) -> tuple[int | None, int | None]:
@@ -232,8 +239,11 @@ def cancel_rest(*, by: Actor, batch_id: uuid.UUID | str) -> Batch:
     return batch
 
 
-def retry_failed(*, by: Actor, batch_id: uuid.UUID | str) -> tuple[Batch, list[Job]]:
-    """A new batch for the jobs that failed and were not retried yet. Raises `UnknownBatch`, `NothingToRetry`."""
+def retry_failed(*, by: Actor, batch_id: uuid.UUID | str, confirm: str = "") -> tuple[Batch, list[Job]]:
+    """A new batch for the jobs that failed and were not retried yet; of more than ten `confirm` is the preset's name.
+
+    Raises `UnknownBatch`, `NothingToRetry`, `InvalidInput`.
+    """
     require(by, Capability.RUN_JOBS)
     with transaction.atomic():
         old = _lock(batch_id)
@@ -246,6 +256,8 @@ def retry_failed(*, by: Actor, batch_id: uuid.UUID | str) -> tuple[Batch, list[J
             raise NothingToRetry()
         first = failed[0]
         order = services.order_of(first)
+        if len(failed) > MOST_WITHOUT_STEP_UP:
+            order = replace(order, confirm=confirm)
         pace = Pace(old.wave_size, old.stop_after_failures) if old.wave_size else Pace()
         batch, jobs, _ = queue(by=by, order=order, node_ids=[job.node.node_id for job in failed], pace=pace)
         by_node = {job.node_id: job for job in failed}

@@ -79,7 +79,7 @@ def remove_pin(*, by: Actor, pin_id: uuid.UUID | str) -> None:
     pin = Pin.objects.select_for_update(of=("self",)).select_related("node").filter(pk=_uuid(pin_id)).first()
     if pin is None:
         raise UnknownPin()
-    audit.record(Action.PIN_REMOVED, by=by, target=f"pin:{pin.pk}", detail=_facts(pin))
+    audit.record(Action.PIN_REMOVED, by=by, target=f"pin:{pin.pk}", detail=_facts(pin), row=sealed.end(pin))
     pin.delete()
 
 

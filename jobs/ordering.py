@@ -25,7 +25,6 @@ from presets.documents import Preset
 from presets.inputs import Preview
 
 MAX_LISTED = 1000
-MANY_NODES = 10  # more of them, and the preset's name has to be typed
 SINCE = {"24h": timedelta(hours=24), "7d": timedelta(days=7)}
 
 
@@ -125,7 +124,7 @@ class Draft:
 
     @property
     def is_wide(self) -> bool:
-        return len(self.node_ids) > MANY_NODES
+        return len(self.node_ids) > batches.MOST_WITHOUT_STEP_UP
 
     @property
     def needs_review(self) -> bool:
@@ -147,10 +146,6 @@ class Draft:
         if len(self.node_ids) == 1:
             job, _ = services.queue_job(by=by, order=order, node_id=self.node_ids[0], idempotency_key=self.key)
             return reverse("jobs:detail", args=[job.pk])
-        if self.is_wide and self.mode == Mode.APPLY and self.confirm != self.preset.name:
-            raise InvalidInput(
-                fields={"confirm": [f"Type {self.preset.name} to run it on {len(self.node_ids)} nodes."]}
-            )
         batch, _, _ = batches.queue(by=by, order=order, node_ids=self.node_ids, idempotency_key=self.key)
         return reverse("jobs:batch", args=[batch.pk])
 

@@ -88,7 +88,12 @@ PEOPLE = {
         "Cancel what has not ended of a batch", {200: BATCH}, errors=(409,), role="operators"
     ),
     "POST /api/jobs/batches/{batch_id}/retry": Call(
-        "A new batch of those that failed", {201: NEW_BATCH}, errors=(409,), role="operators"
+        "A new batch of those that failed",
+        {201: NEW_BATCH},
+        body=api.RetryInput,
+        errors=(409,),
+        role="operators",
+        text="Of more than ten `confirm` is the preset's name.",
     ),
     "GET /api/jobs/stop": Call("Whether jobs are handed out at all", {200: STOP}),
     "POST /api/jobs/stop": Call("Hand out no more jobs", {200: STOP}, body=api.StopInput, role="operators"),

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from hyprbox.lib import words
-from jobs.batches import Wave
+from jobs.batches import MOST_WITHOUT_STEP_UP, Wave
 from jobs.models import Batch, Job
 from jobs.states import Mode, Reason, Status
 
@@ -242,6 +242,11 @@ class BatchSummary:
             return f"{self.ended} of {self.total} ended" + (f", {self.failed} of them failed." if self.failed else ".")
         told = [f"{count} {status.lower()}" for status, count in self.statuses if count]
         return f"All ended: {', '.join(told)}."
+
+    @property
+    def needs_typing(self) -> bool:
+        """To run so many again, the preset's name is typed."""
+        return self.failed > MOST_WITHOUT_STEP_UP
 
     @property
     def rule(self) -> str:

@@ -6,6 +6,7 @@ import uuid
 from datetime import timedelta
 from typing import Any
 
+from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -101,7 +102,12 @@ def batch_cancel(request: HttpRequest, batch_id: uuid.UUID) -> HttpResponse:
 
 @require_POST
 def batch_retry(request: HttpRequest, batch_id: uuid.UUID) -> HttpResponse:
-    made, _ = batches.retry_failed(by=pages.actor_of(request), batch_id=batch_id)
+    by, confirm = pages.actor_of(request), request.POST.get("confirm", "").strip()
+    try:
+        made, _ = batches.retry_failed(by=by, batch_id=batch_id, confirm=confirm)
+    except InvalidInput as error:
+        messages.error(request, " ".join(sentence for found in error.fields.values() for sentence in found))
+        return redirect("jobs:batch", batch_id)
     return redirect("jobs:batch", made.pk)
 
 

@@ -20,15 +20,16 @@ from django.utils import timezone
 
 from accounts import factors, keys, logins, passwords, people
 from accounts import services as accounts
-from accounts.models import RefreshFamily, User
+from accounts.models import Passkey, RefreshFamily, User
 from audit import sealed
 from audit import services as audit
 from audit.actions import Action
 from audit.models import Event
 from hyprbox import integrity
-from hyprbox.lib import secretbox
+from hyprbox.lib import mackey, secretbox
 from hyprbox.lib.actors import Actor, Role
 from hyprbox.lib.errors import HyprBoxError
+from hyprbox.management.commands import mac_key
 from jobs import batches, deadlines, drift, reports, services, stops
 from jobs.models import Job, Pin
 from nodes import services as nodes
@@ -82,9 +83,10 @@ def test_every_action_is_written_somewhere() -> None:
 
 # Their acts need more than a line or two of preparation: some other test names them.
 ELSEWHERE = {
+    "audit.sealed",
+    "row.kept",
     "access.denied",
     "row.tampered",
-    "factor.removed",
     "recovery.used",
     "job.force_cancelled",
     "job.result_late",
@@ -172,6 +174,12 @@ class Acts:
         secretbox.create_key(settings.HYPRBOX_SECRETS_KEY_FILE)
         self.factor_added()()
         return lambda: call_command("secrets_key", "rotate", stdout=StringIO())
+
+    def passkey_removed(self) -> Any:
+        row = sealed.create(Passkey(user=self.user, name="laptop", credential_id=b"id", public_key=b"key"))
+        audit.record(Action.ROW_SEALED, by=SYSTEM, row=row)
+        by = replace(self.by, fresh_until=timezone.now() + timedelta(minutes=5))
+        return lambda: factors.remove_passkey(by=by, passkey_id=row.pk, password=PASSWORD)
 
     def secrets_key_created(self) -> Any:
         settings.HYPRBOX_SECRETS_KEY_FILE = self.new_folder / "secrets.key"
@@ -345,6 +353,11 @@ class Acts:
         settings.HYPRBOX_MAC_KEY_FILE = self.new_folder / "mac.key"
         return lambda: call_command("mac_key", "create", stdout=StringIO())
 
+    def mac_key_rotated(self) -> Any:
+        settings.HYPRBOX_MAC_KEY_FILE = self.new_folder / "mac.key"
+        mackey.create_key(settings.HYPRBOX_MAC_KEY_FILE)
+        return lambda: call_command("mac_key", "rotate", stdout=StringIO(), stderr=StringIO())
+
     def _running(self) -> Job:
         job = make_job(self.node)
         reports.start(by=self.agent, job_id=job.pk, claim_id=claim(job))
@@ -361,6 +374,8 @@ class Acts:
 # What an act writes besides the action that it is called after.
 MORE: dict[str, list[str]] = {
     "factor_encrypted": ["secrets_key.rotated"],
+    "passkey_removed": ["factor.removed"],
+    "user_created": ["invitation.accepted"],
     "token_rotated": ["token.created"],
     "batch_queued": ["job.queued", "job.queued"],
     "batch_cancelled": ["job.cancelled"],
@@ -372,7 +387,10 @@ NAMES = [name for name in vars(Acts) if not name.startswith("_")]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_act_is_one_entry(db: None, name: str, settings: Any, tmp_path: Path) -> None:
+def test_an_act_is_one_entry(
+    db: None, name: str, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mac_key, "WAIT_SECONDS", 0.0)
     settings.HYPRBOX_SIGNING_KEY_FILE = settings.HYPRBOX_SIGNING_KEY_FILE  # so that they are as before in the end
     settings.HYPRBOX_MAC_KEY_FILE = settings.HYPRBOX_MAC_KEY_FILE
     settings.HYPRBOX_SECRETS_KEY_FILE = settings.HYPRBOX_SECRETS_KEY_FILE

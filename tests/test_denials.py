@@ -44,9 +44,9 @@ def a_minute_passes() -> None:
 
 def test_who_may_not_is_named_once_a_minute(api: ApiClient, vera: User, otto: User) -> None:
     for _ in range(3):
-        assert api.by(vera).get("/api/audit?actor=hidden").status_code == 403
+        assert api.by(vera).get("/api/tokens?name=hidden").status_code == 403
     assert api.by(vera).post("/api/jobs/stop", {"reason": "x"}).status_code == 403
-    assert api.by(otto).get("/api/audit").status_code == 403
+    assert api.by(otto).get("/api/tokens").status_code == 403
     found = denied()
     assert [(one.actor_name, one.target) for one in found] == [
         (vera.email, found[0].target),
@@ -72,7 +72,7 @@ def test_the_next_minute_tells_how_many_there_were(api: ApiClient, vera: User) -
 def test_pages_and_forms_of_another_site_are_told_as_well(otto: User, web_1: Node) -> None:
     strict = Client(enforce_csrf_checks=True)
     strict.force_login(otto)
-    assert strict.get("/audit/").status_code == 403
+    assert strict.get("/settings/tokens/").status_code == 403
     assert strict.post("/logout/").status_code == 403
     assert strict.post("/api/jobs", {}, content_type="application/json").status_code == 403
     assert [one.actor_name for one in denied()] == [otto.email] * 3

@@ -48,7 +48,6 @@ WHO: dict[str, set[str]] = {
     "operators": {"operator", "admin"},
     "readers": {"operator", "admin", "read key"},
     "admins": {"admin"},
-    "auditors": {"admin", "read key"},
     "own agent": {"own agent"},
     "nobody": set(),
 }

@@ -52,6 +52,7 @@ VERBS: dict[str, Callable[[Actor], Any]] = {
     "take a factor away": lambda by: factors.reset(by=by, user_id=ID),
     "make a key": lambda by: keys.create_key(by=by, name="", scopes=[]),
     "revoke a key": lambda by: keys.revoke_key(by=by, key_id=ID),
+    "change one's address": lambda by: people.change_email(by=by, email="x@example.com", password="x"),
     "make recovery codes": lambda by: factors.renew_codes(by=by),
     "remove the app": lambda by: factors.remove_totp(by=by, password="x"),
     "remove a passkey": lambda by: factors.remove_passkey(by=by, passkey_id=ID, password="x"),

@@ -141,6 +141,7 @@ def _locked(token_id: uuid.UUID | str) -> NodeToken:
 
 def _revoke(token: NodeToken, by: Actor) -> None:
     """Of a locked row. Its seal is not asked: whatever else was done to it, revoked it opens nothing."""
+    sealed.overrule(token)
     token.revoked_at = database_now()
     sealed.save(token, "revoked_at")
     _tell(token, by, Action.TOKEN_REVOKED)

@@ -18,6 +18,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from accounts import hashing, jwt
 from accounts.models import User
+from accounts.tests.apps import Clock, give_app
 from tests.factories import PASSWORD
 
 KEY = settings.SECRET_KEY
@@ -86,7 +87,7 @@ def test_an_access_token_lives_for_fifteen_minutes(otto: User) -> None:
 
 
 def work_of_a_failed_login(
-    email: str, password: str, monkeypatch: pytest.MonkeyPatch
+    email: str, password: str, monkeypatch: pytest.MonkeyPatch, otp: str = ""
 ) -> tuple[Any, list[str], list[str]]:
     """The answer's body, the statements in their order, and which hash was made of the password."""
     hashes: list[str] = []
@@ -94,7 +95,7 @@ def work_of_a_failed_login(
     def counted(verb: Any) -> Any:
         return lambda *args, **kwargs: hashes.append("bcrypt") or verb(*args, **kwargs)
 
-    body = json.dumps({"email": email, "password": password})
+    body = json.dumps({"email": email, "password": password, "otp": otp})
     with monkeypatch.context() as patch, CaptureQueriesContext(connection) as captured:
         for name in ("check_password", "make_password"):
             patch.setattr(hashing.hashers, name, counted(getattr(hashing.hashers, name)))
@@ -108,6 +109,17 @@ def test_a_failed_login_does_the_same_work(otto: User, mallory: User, monkeypatc
     unknown, wrong, disabled = [work_of_a_failed_login(*pair, monkeypatch) for pair in pairs]
     assert unknown == wrong == disabled
     assert (unknown[0][0], unknown[2]) == (401, ["bcrypt"])
+
+
+@pytest.mark.parametrize("otp", ["", "000000"])
+def test_a_right_password_without_the_factor_does_the_same_work(
+    vera: User, monkeypatch: pytest.MonkeyPatch, otp: str
+) -> None:
+    give_app(vera, Clock(monkeypatch))
+    wrong = work_of_a_failed_login(vera.email, "wrong password", monkeypatch, otp)
+    right = work_of_a_failed_login(vera.email, PASSWORD, monkeypatch, otp)
+    assert wrong == right
+    assert wrong[2] == ["bcrypt"]
 
 
 # --- cookies ---

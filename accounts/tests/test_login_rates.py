@@ -124,6 +124,8 @@ def test_a_success_forgets_the_failures(db: None) -> None:
         ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9", True),
         ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
         ("10.0.0.1", "10.0.0.2", False),
+        ("::ffff:10.0.0.1", "::ffff:10.0.0.2", False),
+        ("::ffff:10.0.0.1", "10.0.0.1", True),
     ],
 )
 def test_ipv6_is_counted_by_its_network(db: None, one: str, other: str, is_same: bool) -> None:

@@ -163,25 +163,6 @@ def test_a_forgotten_password(otto: User) -> None:
     assert signed_in(otto, NEW).get("/").status_code == 200
 
 
-def test_the_django_admin_uses_the_same_sign_in(client: Client, ada: User) -> None:
-    answer = client.get("/django-admin/", follow=True)
-    assert answer.redirect_chain[-1][0] == "/login/?next=%2Fdjango-admin%2F"
-    assert client.post("/django-admin/login/", {"username": ada.email, "password": PASSWORD}).status_code == 302
-    assert client.get("/django-admin/").status_code == 302
-    admin = signed_in(ada)
-    assert admin.get("/django-admin/accounts/user/").status_code == 200
-    assert admin.get("/django-admin/password_change/")["Location"] == "/profile/"
-
-
-def test_the_django_admin_calls_the_same_verbs(ada: User, otto: User) -> None:
-    admin = signed_in(ada)
-    admin.post(f"/django-admin/accounts/user/{otto.pk}/change/", {"name": "Otto", "role": "viewer", "is_active": "on"})
-    otto.refresh_from_db()
-    assert (otto.role, otto.token_version) == (Role.VIEWER, 2)
-    admin.post(f"/django-admin/accounts/user/{ada.pk}/change/", {"name": "Ada", "role": "viewer", "is_active": "on"})
-    assert User.objects.get(pk=ada.pk).role == Role.ADMIN
-
-
 def test_names_are_escaped(ada: User, otto: User) -> None:
     nasty = "<img src=x onerror=alert(1)>"
     people.change_profile(by=as_actor(otto), name=nasty)

@@ -12,7 +12,7 @@ from django.db import connection
 from django.db.models import F
 from django.utils import timezone
 
-from accounts import jwt, services
+from accounts import families, jwt, services
 from accounts.errors import RefreshTokenInvalid
 from accounts.models import RefreshFamily, User
 from audit.models import Event
@@ -89,7 +89,10 @@ def test_many_at_once_make_one_successor(count: int, ip_of: Callable[[int], str]
 
 def test_a_family_ends_after_thirty_days_however_often_it_is_used(api: Any, otto: User) -> None:
     token = log_in(api)
-    RefreshFamily.objects.update(expires_at=timezone.now() + timedelta(days=1))
+    family = RefreshFamily.objects.get()
+    family.expires_at = timezone.now() + timedelta(days=1)
+    families.put_seal(family)
+    family.save()
     second = refresh(api, token).json()["refresh"]
     assert jwt.RefreshToken(second)["exp"] <= (timezone.now() + timedelta(days=1)).timestamp()
     RefreshFamily.objects.update(expires_at=timezone.now() - timedelta(seconds=1))

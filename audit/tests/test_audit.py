@@ -20,7 +20,7 @@ from hyprbox.lib import signing
 from tests.factories import SYSTEM
 
 
-def record(**over: Any) -> Event:
+def record(**over: Any) -> services.Recorded:
     return services.record(Action.NODE_CHANGED, by=SYSTEM, target="node:web-1", **over)
 
 
@@ -142,10 +142,9 @@ def test_long_values_are_cut_and_control_characters_shown(db: None) -> None:
     assert event.detail["sneaky"] == "a\\x0ab\\x1b[31m"
 
 
-def test_admins_read_it_filtered(api: Any, ada: Any, otto: Any) -> None:
+def test_admins_read_it_filtered(api: Any, ada: Any) -> None:
     record()
     services.record(Action.TOKEN_CREATED, by=SYSTEM, target="token:1")
-    assert api.by(otto).get("/api/audit").status_code == 403
     found = api.by(ada).get("/api/audit?action=node.changed").json()
     assert (found["count"], found["results"][0]["target"]) == (1, "node:web-1")
     assert api.by(ada).get("/api/audit?since=yesterday").status_code == 400
@@ -157,11 +156,10 @@ def text(answer: Any) -> str:
     return b"".join(answer.streaming_content).decode()
 
 
-def test_exports_are_safe_to_open_and_entries_themselves(api: Any, ada: Any, otto: Any) -> None:
+def test_exports_are_safe_to_open_and_entries_themselves(api: Any, ada: Any) -> None:
     for name in ("=cmd()", "+1", "-1", "@x", "plain"):
         services.record(Action.NODE_CHANGED, by=SYSTEM, target=name, detail={"note": 'a "quote", ü'})
     sequencer.sequence()
-    assert api.by(otto).get("/api/audit/export").status_code == 403
     answer = api.by(ada).get("/api/audit/export?format=csv&action=node.changed")
     assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
     assert answer.headers["Content-Disposition"] == 'attachment; filename="hyprbox-audit.csv"'
@@ -174,9 +172,9 @@ def test_exports_are_safe_to_open_and_entries_themselves(api: Any, ada: Any, ott
     assert api.by(ada).get("/api/audit/export?format=xml").status_code == 400
 
 
-def test_it_is_verified_over_the_api_and_on_the_page(api: Any, ada: Any, otto: Any, client: Any) -> None:
+def test_it_is_verified_over_the_api_and_on_the_page(api: Any, ada: Any, vera: Any, client: Any) -> None:
     sequencer.sequence()
-    assert api.by(otto).get("/api/audit/verify").status_code == 403
+    assert api.by(vera).get("/api/audit/verify").status_code == 403
     said = api.by(ada).get("/api/audit/verify").json()
     assert (said["intact"], said["first_bad"], said["checked"]) == (True, None, Event.objects.filter(n__gt=0).count())
     client.force_login(ada)
@@ -185,5 +183,5 @@ def test_it_is_verified_over_the_api_and_on_the_page(api: Any, ada: Any, otto: A
     assert client.post("/audit/verify/").status_code == 302
     assert Event.objects.filter(action="audit.verified").count() == 2
     assert client.get("/audit/export/?format=csv&action=audit.verified").status_code == 200
-    client.force_login(otto)
+    client.force_login(vera)
     assert client.post("/audit/verify/").status_code == client.get("/audit/export/").status_code == 403

@@ -35,12 +35,18 @@ class Capability(enum.StrEnum):
     MANAGE_PRESETS = "manage_presets"
     MANAGE_USERS = "manage_users"
     VIEW_AUDIT = "view_audit"
+    VIEW_OWN_AUDIT = "view_own_audit"  # what one did oneself, and whether the log is intact
     OWN_ACCOUNT = "own_account"  # one's own password, sessions and keys; never with a key
     REPORT = "report"  # an agent, about its own node
 
 
 _VIEWER = frozenset({Capability.VIEW_FLEET, Capability.OWN_ACCOUNT})
-_OPERATOR = _VIEWER | {Capability.VIEW_OUTPUT, Capability.RUN_JOBS, Capability.EDIT_NODES}
+_OPERATOR = _VIEWER | {
+    Capability.VIEW_OUTPUT,
+    Capability.RUN_JOBS,
+    Capability.EDIT_NODES,
+    Capability.VIEW_OWN_AUDIT,
+}
 _ADMIN = _OPERATOR | {
     Capability.FORCE_CANCEL,
     Capability.REMOVE_NODES,
@@ -60,7 +66,7 @@ class Scope(models.TextChoices):
     ADMIN = "admin", "Administer"
 
 
-_READ = frozenset({Capability.VIEW_FLEET, Capability.VIEW_OUTPUT, Capability.VIEW_AUDIT})
+_READ = frozenset({Capability.VIEW_FLEET, Capability.VIEW_OUTPUT, Capability.VIEW_AUDIT, Capability.VIEW_OWN_AUDIT})
 _RUN = frozenset({Capability.RUN_JOBS, Capability.EDIT_NODES, Capability.FORCE_CANCEL})
 # One's own password, sessions and keys are in no scope: a key that leaked makes no other one.
 SCOPES: dict[str, frozenset[Capability]] = {

@@ -21,6 +21,7 @@ def new_request_id(given: str | None = None) -> str:
 
 def client_ip(peer: str, forwarded: str, trusted: Sequence[str]) -> str:
     """The socket's address, or the right-most hop of `X-Forwarded-For` that is not a trusted proxy."""
+    peer = plain_ip(peer)
     networks = [ipaddress.ip_network(item, strict=False) for item in trusted]
     if not networks or not _inside(peer, networks):
         return peer
@@ -28,7 +29,7 @@ def client_ip(peer: str, forwarded: str, trusted: Sequence[str]) -> str:
         if _address(hop) is None:
             return peer
         if not _inside(hop, networks):
-            return hop
+            return plain_ip(hop)
     return peer
 
 
@@ -36,15 +37,22 @@ def rate_key(ip: str) -> str:
     """What an address is counted under: itself, or its /64 for IPv6."""
     address = _address(ip)
     if isinstance(address, ipaddress.IPv6Address):
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return ip
+        return str(ipaddress.ip_network((int(address), 64), strict=False))
+    return ip if address is None else str(address)
+
+
+def plain_ip(text: str) -> str:
+    """An IPv4 address as such, also when a socket for both kinds shows it as `::ffff:192.0.2.1`."""
+    address = _address(text)
+    return text if address is None else str(address)
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(text)
+        address = ipaddress.ip_address(text)
     except ValueError:
         return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _inside(text: str, networks: Iterable[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:

@@ -11,6 +11,7 @@ import hmac
 import re
 import secrets
 from dataclasses import dataclass
+from datetime import timedelta
 
 from django.core import signing
 
@@ -58,10 +59,10 @@ def issue_link(purpose: str, *facts: str) -> tuple[str, bytes]:
     return secret, digest_of(secret)
 
 
-def read_link(purpose: str, secret: str) -> list[str] | None:
-    """The facts that a link stands for; None for anything that was not issued here."""
+def read_link(purpose: str, secret: str, *, lifetime: timedelta) -> list[str] | None:
+    """The facts that a link stands for; None for anything that was not issued here, or longer ago than its lifetime."""
     try:
-        _, *facts = map(str, signing.loads(secret, salt=f"link.{purpose}"))
+        _, *facts = map(str, signing.loads(secret, salt=f"link.{purpose}", max_age=lifetime))
     except (signing.BadSignature, ValueError, TypeError):
         return None
     return facts

@@ -72,6 +72,11 @@ def mac_of(table: str, pk: Any, version: int, fields: Mapping[str, Any]) -> byte
     return seals.mac(mackey.key(), table, pk, version, fields)
 
 
+def is_under_first_key(row: Sealed) -> bool:
+    """Whether the row's seal is right, and of the key that makes seals now."""
+    return hmac.compare_digest(bytes(row.mac), _mac(row))
+
+
 def subject_of(row: models.Model) -> str:
     """How the audit log calls a row: `tokens_nodetoken:0b2c...`."""
     return f"{row._meta.db_table}:{row.pk}"
@@ -91,12 +96,20 @@ def check(row: Sealed, newest: int | None) -> None:
 
 def problem(row: Sealed, newest: int | None) -> str:
     """What is wrong with a row, or ""."""
-    return _verdict(bytes(row.mac), _mac(row), row.row_version, newest)
+    fields = dict(_fields(row))
+    return problem_of(row._meta.db_table, row.pk, row.row_version, fields, mac=bytes(row.mac), newest=newest)
 
 
 def problem_of(table: str, pk: Any, version: int, fields: Mapping[str, Any], *, mac: bytes, newest: int | None) -> str:
     """`problem` for plain values."""
-    return _verdict(mac, mac_of(table, pk, version, fields), version, newest)
+    content = seals.canonical(table, pk, version, fields)
+    if not any(hmac.compare_digest(mac, seals.over(key, content)) for key in mackey.keys().seals):
+        return "its seal does not fit"
+    if newest is None:
+        return "the audit log does not know it"
+    if version != newest:
+        return f"it is version {version}, and the newest in the audit log is {newest}"
+    return ""
 
 
 def models_with_seals() -> list[type[Sealed]]:
@@ -113,13 +126,3 @@ def _fields(row: Sealed) -> Iterator[tuple[str, Any]]:
         field = row._meta.get_field(name)
         assert isinstance(field, models.Field), name
         yield name, field.to_python(getattr(row, name))
-
-
-def _verdict(mac: bytes, expected: bytes, version: int, newest: int | None) -> str:
-    if not hmac.compare_digest(mac, expected):
-        return "its seal does not fit"
-    if newest is None:
-        return "the audit log does not know it"
-    if version != newest:
-        return f"it is version {version}, and the newest in the audit log is {newest}"
-    return ""

@@ -41,4 +41,9 @@ def _plain(value: Any) -> Any:
 
 def mac(key: bytes, table: str, pk: Any, version: int, fields: Mapping[str, Any]) -> bytes:
     """The seal. 32 bytes."""
-    return hmac.digest(key, CONTEXT + canonical(table, pk, version, fields), hashlib.sha256)
+    return over(key, canonical(table, pk, version, fields))
+
+
+def over(key: bytes, content: bytes) -> bytes:
+    """The seal over canonical bytes. 32 bytes."""
+    return hmac.digest(key, CONTEXT + content, hashlib.sha256)

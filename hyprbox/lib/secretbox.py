@@ -7,7 +7,6 @@ that a new key can be put before the old one while rows are still under that. Th
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 import stat
 from functools import lru_cache
@@ -56,6 +55,11 @@ def keys() -> dict[str, bytes]:
         create_key(path)
     try:
         status = path.stat()
+    except FileNotFoundError:
+        raise SecretsKeyUnusable(
+            f"There is no key of the stored secrets at {path}: put yours there, or make the first one with "
+            "“manage.py secrets_key create”."
+        ) from None
     except OSError as error:
         raise SecretsKeyUnusable(f"The key of the stored secrets {path} cannot be read: {error.strerror}.") from error
     if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
@@ -93,12 +97,4 @@ def _load(path: str, _mtime: int, _inode: int) -> dict[str, bytes]:
 
 
 def _write(path: Path, kept: list[bytes]) -> None:
-    """All or nothing, and never readable for others."""
-    draft = path.with_name(f"{path.name}.new")
-    draft.unlink(missing_ok=True)
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
-    with os.fdopen(handle, "w") as file:
-        file.write("".join(f"{key.hex()}\n" for key in kept))
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    mackey.write_lines(path, (key.hex() for key in kept))

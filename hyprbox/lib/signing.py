@@ -78,6 +78,10 @@ def signer() -> Signer:
     path = str(settings.HYPRBOX_SIGNING_KEY_FILE)
     try:
         status = os.stat(path)
+    except FileNotFoundError:
+        raise SigningKeyUnusable(
+            f"There is no signing key at {path}: put yours there, or make the first one with “manage.py signing_key create”."
+        ) from None
     except OSError as error:
         raise SigningKeyUnusable(f"The signing key {path} cannot be read: {error.strerror}.") from error
     if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 from django.db import DatabaseError, transaction
@@ -15,9 +16,10 @@ from hyprbox.lib.actors import Actor
 NOT_RECORDED = "The audit log does not tell of it, because the database cannot be written to."
 
 
-def record_made(action: Action, by: Actor) -> bool:
+def record_made(action: Action, by: Actor, **detail: Any) -> bool:
     """Whether it could be recorded."""
-    detail = {"key_id": signing.signer().key_id} if action == Action.SIGNING_KEY_CREATED else {}
+    if action == Action.SIGNING_KEY_CREATED:
+        detail["key_id"] = signing.signer().key_id
     try:
         with transaction.atomic():
             audit.record(action, by=by, target=f"file:{_path(action)}", detail=detail)
@@ -31,7 +33,7 @@ def _path(action: Action) -> Path:
     match action:
         case Action.SIGNING_KEY_CREATED:
             found = settings.HYPRBOX_SIGNING_KEY_FILE
-        case Action.MAC_KEY_CREATED:
+        case Action.MAC_KEY_CREATED | Action.MAC_KEY_ROTATED:
             found = settings.HYPRBOX_MAC_KEY_FILE
         case _:
             found = settings.HYPRBOX_SECRETS_KEY_FILE

@@ -133,5 +133,5 @@ def test_only_operators_are_offered_to_run(client: Client, otto: User, web_1: No
     client.force_login(otto)
     page = html(client, "/nodes/web-1/")
     assert "Run a preset here" in page
-    audit: Any = client.get("/audit/")
-    assert audit.status_code == 403 and "/audit/" not in page
+    tokens: Any = client.get("/settings/tokens/")
+    assert tokens.status_code == 403 and "/settings/tokens/" not in page

@@ -21,7 +21,7 @@ from nodes.models import Node
 from tests import factories
 
 pytestmark = pytest.mark.django_db(transaction=True)
-REPORT = services.Order("system-report", {})
+REPORT = services.Order("system-report", {}, confirm="system-report")
 
 
 def fleet(count: int) -> list[Node]:
@@ -166,6 +166,26 @@ def test_the_failed_ones_are_retried_once() -> None:
     assert again.pk != batch.pk
     with pytest.raises(NothingToRetry):
         batches.retry_failed(by=factories.SYSTEM, batch_id=batch.pk)
+
+
+def test_more_than_ten_nodes_want_the_name_typed_whoever_asks(api: Any) -> None:
+    nodes = [node.node_id for node in fleet(11)]
+    operator = people(api, "operator")
+    body = {"preset": "time-sync", "variables": {}, "node_ids": nodes}
+    for confirm in ({}, {"confirm": "yes"}):
+        answer = operator.post("/api/jobs/batches", {**body, **confirm})
+        assert (answer.status_code, list(answer.json()["error"]["fields"])) == (400, ["confirm"])
+    with pytest.raises(InvalidInput, match="cannot be used"):
+        batches.queue(by=factories.SYSTEM, order=services.Order("time-sync", {}), node_ids=nodes)
+    assert not Job.objects.exists()
+    assert operator.post("/api/jobs/batches", {**body, "mode": "check"}).status_code == 201  # it changes nothing
+    made = operator.post("/api/jobs/batches", {**body, "confirm": "time-sync"})
+    assert made.status_code == 201
+    batch = Batch.objects.get(pk=made.json()["id"])
+    end(batch, 0, failed=11)
+    path = f"/api/jobs/batches/{batch.pk}/retry"
+    assert list(operator.post(path, {}).json()["error"]["fields"]) == ["confirm"]
+    assert operator.post(path, {"confirm": "time-sync"}).status_code == 201
 
 
 def test_groups_tags_and_statuses_choose_nodes() -> None:

@@ -33,7 +33,12 @@ class Command(BaseCommand):
         queue.add_argument("--group", default="", help="all nodes of this group, as well")
         queue.add_argument("--var", action="append", default=[], metavar="NAME=VALUE", help="a variable of the preset")
         queue.add_argument("--check", action="store_true", help="only look whether it is so already; changes nothing")
-        queue.add_argument("--confirm", default="", metavar="PRESET", help="a dangerous preset's name, once more")
+        queue.add_argument(
+            "--confirm",
+            default="",
+            metavar="PRESET",
+            help="its name once more: where it is dangerous, and for more than 10 nodes",
+        )
         queue.add_argument("--timeout", type=int, metavar="SECONDS")
         queue.add_argument("--expires-in", type=int, metavar="SECONDS", help="give up when no agent came by then")
         listing = verbs.add_parser("list", help="jobs, newest first")
