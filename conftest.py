@@ -56,7 +56,7 @@ def _set_environment(var_dir: Path) -> None:
         del os.environ[name]  # a developer's own settings must not decide what the tests see
     os.environ["HYPRBOX_VAR_DIR"] = str(var_dir)
     os.environ["HYPRBOX_SECRET_KEY"] = secrets.token_urlsafe(50)
-    os.environ["DATABASE_URL"] = EmbeddedPostgres(var_dir).url
+    os.environ["DATABASE_URL"] = EmbeddedPostgres(var_dir).owner_url  # it makes the test database
     os.environ["DJANGO_SETTINGS_MODULE"] = "hyprbox.settings"
 
 
@@ -91,6 +91,7 @@ secretbox.create_key(settings.HYPRBOX_SECRETS_KEY_FILE)
 settings.STATIC_ROOT.mkdir(parents=True, exist_ok=True)
 
 
+from django.db import connection
 from django.db.backends.postgresql.operations import DatabaseOperations
 
 _sql_flush = DatabaseOperations.sql_flush
@@ -113,9 +114,18 @@ DatabaseOperations.sql_flush = _flush_with_audit  # type: ignore[method-assign]
 def postgres() -> Iterator[EmbeddedPostgres]:
     """The cluster of this run. Ask for it in tests that talk to PostgreSQL without the `db` fixture."""
     _cluster.start()
-    _cluster.execute("ALTER ROLE hyprbox CREATEDB")
+    _cluster.execute("ALTER ROLE hyprbox_owner CREATEDB; GRANT hyprbox TO hyprbox_owner WITH INHERIT FALSE")
     yield _cluster
     _cluster.stop()
+
+
+@pytest.fixture
+def as_the_app(db: None) -> Iterator[None]:
+    """With the rights that the processes have, where other tests have the owner's."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET ROLE hyprbox")
+        yield
+        cursor.execute("RESET ROLE")
 
 
 @pytest.fixture(scope="session")

@@ -76,7 +76,7 @@ def _require_ownership() -> None:
         cursor.execute("SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'audit_event'::regclass")
         if not cursor.fetchone()[0]:
             raise NotTheOwner(
-                "The database’s role may only append to the log: use the one that owns the tables in DATABASE_URL."
+                "The database’s role may only append to the log: set HYPRBOX_MIGRATION_DATABASE_URL to its owner’s address."
             )
 
 

@@ -12,7 +12,7 @@ ROWS, SECONDS = 100_000, 60
 
 
 def run(context: Context) -> list[Result]:
-    url = context.new_database("integrity")
+    url = context.new_database("integrity", as_owner=True)  # it calls VACUUM
     command = [sys.executable, "-m", "bench.integrity_probe", str(ROWS)]
     done = subprocess.run(command, cwd=ROOT, env=context.environment(url), check=True, capture_output=True, text=True)
     found = json.loads(done.stdout.splitlines()[-1])

@@ -62,11 +62,12 @@ class Context:
             **more,
         }
 
-    def new_database(self, name: str, *, migrated: bool = True) -> str:
-        """The URL of a new database, with HyprBox' tables unless told otherwise."""
+    def new_database(self, name: str, *, migrated: bool = True, as_owner: bool = False) -> str:
+        """The URL of a new database, with HyprBox' tables unless told otherwise, for its app's role or for its owner."""
         self.postgres.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-        self.postgres.execute(f'CREATE DATABASE "{name}" OWNER hyprbox')
-        url = self.postgres.url.replace("/hyprbox?", f"/{name}?")
+        self.postgres.execute(f'CREATE DATABASE "{name}" OWNER hyprbox_owner')
+        whose = self.postgres.owner_url if as_owner else self.postgres.url
+        url = whose.replace("/hyprbox?", f"/{name}?")
         if migrated:
             command = [sys.executable, "manage.py", "migrate", "--verbosity", "0"]
             subprocess.run(command, cwd=ROOT, env=self.environment(url), check=True)

@@ -193,5 +193,6 @@ def make_fleet(folder: Path, url: str, number: int, *, first: int = 0) -> list[B
             FROM tokens_nodetoken
             """
         )
-        cursor.execute("VACUUM ANALYZE nodes_node, tokens_nodetoken")
+    with psycopg.connect(url.replace("//hyprbox@", "//hyprbox_owner@"), autocommit=True) as owner:
+        owner.execute("VACUUM ANALYZE nodes_node, tokens_nodetoken")
     return fleet

@@ -15,6 +15,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "hyprbox.settings")
 _django: Any = get_asgi_application()
 
 # Only now: these import models.
+import structlog
 from channels.routing import URLRouter
 from django.conf import settings
 from django.urls import path, re_path
@@ -32,6 +33,8 @@ from jobs.queue import board
 from jobs.together import together
 from jobs.waiting import recheck_tokens, waiting_lane
 from nodes import ingest
+
+log = structlog.get_logger(__name__)
 
 MIB = 1024 * 1024
 MAX_HEADER_BYTES = 16 * 1024
@@ -78,6 +81,8 @@ async def _lifespan(receive: lanes.Receive, send: lanes.Send) -> None:
                     {"type": "lifespan.startup.failed", "message": "HyprBox cannot start. " + " ".join(problems)}
                 )
                 return
+            if why := await in_thread(startup.weakness):
+                log.warning("startup.weakness", why=why)
             await live.listener.ensure()
             together.attach()
             sequencer.loop.start()

@@ -16,6 +16,7 @@ import structlog
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
+from hyprbox.lib import roles
 from hyprbox.lib.logs import redact
 from hyprbox.lib.postgres import EmbeddedPostgres
 
@@ -156,13 +157,12 @@ TEMPLATES = [
 
 # --- PostgreSQL: DATABASE_URL, or the embedded server under the var directory ---
 
-DATABASES = {"default": env.db_url("DATABASE_URL", default=EmbeddedPostgres(HYPRBOX_VAR_DIR).url)}
-if "postgresql" not in DATABASES["default"]["ENGINE"]:
-    raise ImproperlyConfigured("DATABASE_URL must be a postgresql:// address: HyprBox runs on PostgreSQL only.")
-DATABASES["default"]["CONN_MAX_AGE"] = 0  # the pool keeps connections
-DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
-DATABASES["default"].setdefault("OPTIONS", {}).update(
-    {
+
+def _database(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    """What Django needs to know of the address in this setting."""
+    if "postgresql" not in found["ENGINE"]:
+        raise ImproperlyConfigured(f"{name} must be a postgresql:// address: HyprBox runs on PostgreSQL only.")
+    options = {
         "pool": {"min_size": 1, "max_size": env.int("HYPRBOX_DB_POOL", default=12), "timeout": 2, "max_idle": 60},
         "connect_timeout": 2,
         "options": (
@@ -171,7 +171,37 @@ DATABASES["default"].setdefault("OPTIONS", {}).update(
         ),
         "application_name": "hyprbox",
     }
-)
+    of_pool = {"CONN_MAX_AGE": 0, "CONN_HEALTH_CHECKS": True}  # the pool keeps connections
+    return {**found, **of_pool, "OPTIONS": {**found.get("OPTIONS", {}), **options}}
+
+
+_embedded = EmbeddedPostgres(HYPRBOX_VAR_DIR)
+DATABASES = {"default": _database("DATABASE_URL", env.db_url("DATABASE_URL", default=_embedded.url))}
+_IS_EMBEDDED = DATABASES["default"]["OPTIONS"].get("host") == str(_embedded.place.socket_dir)
+
+
+def _owner() -> dict[str, Any]:
+    """How migrations connect, as the role that owns the tables; {} where there is one role for everything."""
+    address, mine = env.str("HYPRBOX_MIGRATION_DATABASE_URL", default=""), DATABASES["default"]
+    if not address:
+        return {**mine, "USER": roles.OWNER} if _IS_EMBEDDED else {}
+    owner = _database("HYPRBOX_MIGRATION_DATABASE_URL", env.db_url_config(address))
+    if _IS_EMBEDDED or owner["NAME"] != mine["NAME"]:
+        raise ImproperlyConfigured(
+            "HYPRBOX_MIGRATION_DATABASE_URL must lead to the database of DATABASE_URL, as the role that owns its tables; "
+            "without DATABASE_URL there is nothing to set: the embedded PostgreSQL has both roles."
+        )
+    if not owner["USER"] or not mine["USER"]:
+        raise ImproperlyConfigured(
+            "HYPRBOX_MIGRATION_DATABASE_URL and DATABASE_URL must both name their role: "
+            "postgresql://role:password@host/name."
+        )
+    return owner if owner["USER"] != mine["USER"] else {}
+
+
+HYPRBOX_OWNER_DATABASE = _owner()
+# Who is given what it needs after a migration. Of the embedded server's roles it is always the same one.
+HYPRBOX_APP_ROLE: str = roles.APP if _IS_EMBEDDED else HYPRBOX_OWNER_DATABASE and DATABASES["default"]["USER"] or ""
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- people ---

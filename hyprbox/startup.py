@@ -6,7 +6,7 @@ from django.conf import settings
 from django.core import checks
 from django.db import DatabaseError, connection
 
-from hyprbox.lib import mackey, secretbox, signing
+from hyprbox.lib import mackey, roles, secretbox, signing
 
 
 def refusals() -> list[str]:
@@ -53,6 +53,17 @@ def _durability() -> list[str]:
     return [
         f"PostgreSQL runs with {name} = off: what it confirms may be lost." for name in found if found[name] == "off"
     ]
+
+
+def weakness() -> str:
+    """Why privileges do not protect the audit log from this process; "" when they do, or the database is away."""
+    try:
+        with connection.cursor() as cursor:
+            return roles.weakness(cursor)
+    except DatabaseError:
+        return ""
+    finally:
+        connection.close()
 
 
 def _deployment() -> list[str]:

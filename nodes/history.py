@@ -120,12 +120,11 @@ def _drop(series: Series, name: str) -> bool:
     try:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute("SET LOCAL lock_timeout = '300ms'")
-            cursor.execute(f"ALTER TABLE {series.table} DETACH PARTITION {name}")
-            cursor.execute(f"DROP TABLE {name}")
+            cursor.execute("SELECT nodes_drop_partition(%s, %s)", [series.table, name])
+            return bool(cursor.fetchone()[0])
     except OperationalError as error:
         log.warning("history.partition_busy", partition=name, error=str(error))
         return False
-    return True
 
 
 # Averages weigh by samples; a metric that was null in some of them weighs as if it had been in all.

@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
+import psycopg
 import pytest
 import yaml
 
+from hyprbox.lib.pgplace import programs_for
+from hyprbox.lib.postgres import EmbeddedPostgres
 from tests.house import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -104,6 +108,42 @@ def test_nginx_understands_its_example(tmp_path: Path) -> None:
 def test_proxies_neither_hold_streams_back_nor_cut_them(path: str) -> None:
     text = (DEPLOY / path).read_text()
     assert "flush_interval -1" in text or "proxy_read_timeout 90s" in text
+
+
+def test_compose_keeps_the_owners_password_from_what_serves() -> None:
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    knows = [name for name, service in services.items() if "HYPRBOX_MIGRATION_DATABASE_URL" in service["environment"]]
+    assert knows == ["prepare"]
+    assert [name for name in ("web", "worker") if "${POSTGRES_PASSWORD" in str(services[name])] == []
+
+
+@pytest.mark.slow
+def test_a_new_volume_of_compose_has_two_roles(tmp_path: Path) -> None:
+    """The script that PostgreSQL's image runs, on a server of ours that is like a new volume's."""
+    folder = Path(tempfile.mkdtemp(prefix="hyprbox-volume-"))
+    folder.chmod(0o755)
+    server = EmbeddedPostgres(folder, settings={"fsync": "off"})
+    try:
+        server.start()
+        server.execute("DROP DATABASE hyprbox")
+        server.execute("DROP ROLE hyprbox; DROP ROLE hyprbox_owner")
+        environment = {
+            "PATH": f"{programs_for(server.place)}:/usr/bin:/bin",
+            "PGHOST": str(server.place.socket_dir),
+            "POSTGRES_PASSWORD": "o'one",
+            "POSTGRES_APP_PASSWORD": "two",
+        }
+        command = ["sh", str(DEPLOY / "postgres/roles.sh")]
+        answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert answer.returncode == 0, answer.stderr
+        assert answer.stdout.split() == ["CREATE", "ROLE", "CREATE", "ROLE", "CREATE", "DATABASE"]
+        with psycopg.connect(server.url) as connection:
+            made = "SELECT datdba::regrole::text, pg_has_role('hyprbox', datdba, 'MEMBER') FROM pg_database"
+            rows = connection.execute(f"{made} WHERE datname = 'hyprbox'".encode()).fetchall()
+            assert rows == [("hyprbox_owner", False)]
+    finally:
+        server.destroy()
+        shutil.rmtree(folder)
 
 
 def test_the_example_environment_names_real_settings() -> None:

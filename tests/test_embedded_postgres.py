@@ -51,10 +51,13 @@ def ask(url: str, question: str) -> object:
     return row[0]
 
 
-def test_a_first_start_gives_a_database_of_an_ordinary_role(server: EmbeddedPostgres) -> None:
-    url = server.start()
-    assert ask(url, "SELECT current_database() || ' ' || current_user") == "hyprbox hyprbox"
-    assert ask(url, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user") is False
+def test_a_first_start_gives_a_database_of_two_ordinary_roles(server: EmbeddedPostgres) -> None:
+    for url, name in ((server.start(), "hyprbox"), (server.owner_url, "hyprbox_owner")):
+        assert ask(url, "SELECT current_database() || ' ' || current_user") == f"hyprbox {name}"
+        powers = "SELECT rolsuper OR rolcreaterole OR rolbypassrls FROM pg_roles WHERE rolname = current_user"
+        assert ask(url, powers) is False
+    assert ask(server.url, "SELECT datdba::regrole::text FROM pg_database WHERE datname = 'hyprbox'") == "hyprbox_owner"
+    assert ask(server.url, "SELECT pg_has_role('hyprbox', 'hyprbox_owner', 'MEMBER')") is False
 
 
 def test_it_is_durable_unless_told_otherwise(open_folder: Path) -> None:
@@ -82,12 +85,14 @@ def test_a_second_start_uses_the_running_one(server: EmbeddedPostgres) -> None:
 
 
 def test_data_survives_stop_and_start(server: EmbeddedPostgres) -> None:
-    with psycopg.connect(server.start(), autocommit=True) as connection:
+    server.start()
+    with psycopg.connect(server.owner_url, autocommit=True) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 7 AS seven")
     server.stop()
     assert not server.is_running()
     assert server.has_died()
-    assert ask(server.start(), "SELECT seven FROM kept") == 7
+    server.start()
+    assert ask(server.owner_url, "SELECT seven FROM kept") == 7
 
 
 def test_stop_does_not_wait_for_others_to_leave(server: EmbeddedPostgres) -> None:
@@ -99,10 +104,12 @@ def test_stop_does_not_wait_for_others_to_leave(server: EmbeddedPostgres) -> Non
 
 
 def test_it_starts_again_after_its_postmaster_was_killed(server: EmbeddedPostgres) -> None:
-    with psycopg.connect(server.start(), autocommit=True) as connection:
+    server.start()
+    with psycopg.connect(server.owner_url, autocommit=True) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 7 AS seven")
         os.kill(postmaster(server), signal.SIGKILL)
-    assert ask(server.start(), "SELECT seven FROM kept") == 7
+    server.start()
+    assert ask(server.owner_url, "SELECT seven FROM kept") == 7
 
 
 def test_a_pid_that_belongs_to_someone_else_by_now_is_no_obstacle(server: EmbeddedPostgres) -> None:

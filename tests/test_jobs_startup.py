@@ -46,6 +46,21 @@ def test_good_settings_load() -> None:
         ({"HYPRBOX_PUBLIC_URL": "http://hyprbox.example"}, "HYPRBOX_PUBLIC_URL"),
         ({"HYPRBOX_PUBLIC_URL": "hyprbox.example"}, "HYPRBOX_PUBLIC_URL"),
         ({"DATABASE_URL": "sqlite:///x.db"}, "DATABASE_URL"),
+        ({"HYPRBOX_MIGRATION_DATABASE_URL": "postgresql://hyprbox_owner@db.example/hyprbox"}, "of DATABASE_URL"),
+        (
+            {
+                "DATABASE_URL": "postgresql://hyprbox@db.example/hyprbox",
+                "HYPRBOX_MIGRATION_DATABASE_URL": "postgresql://hyprbox_owner@db.example/other",
+            },
+            "HYPRBOX_MIGRATION_DATABASE_URL must lead to the database of DATABASE_URL",
+        ),
+        (
+            {
+                "DATABASE_URL": "postgresql://hyprbox@db.example/hyprbox",
+                "HYPRBOX_MIGRATION_DATABASE_URL": "postgresql://db.example/hyprbox",
+            },
+            "must both name their role",
+        ),
     ],
 )
 def test_bad_settings_are_named(bad: dict[str, str], word: str) -> None:

@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 
+from hyprbox.lib.postgres import EmbeddedPostgres
 from tests.house import EMAIL, ROOT, SEEN, House, clean_environment, house, wait_for
 
 pytestmark = pytest.mark.slow
@@ -68,6 +70,12 @@ def test_it_runs_everything_and_says_where(running: House) -> None:
 def test_this_machine_is_online_soon(running: House) -> None:
     with running.api() as api:
         wait_for(lambda: api.get("/api/nodes").json()["results"][0]["status"] in SEEN)
+
+
+def test_all_processes_use_the_role_that_owns_nothing(running: House) -> None:
+    who = "SELECT DISTINCT usename::text FROM pg_stat_activity WHERE application_name LIKE 'hyprbox%'"
+    with psycopg.connect(EmbeddedPostgres(running.folder).url.replace("//hyprbox@", "//postgres@")) as connection:
+        assert connection.execute(who).fetchall() == [("hyprbox",)]
 
 
 def test_secrets_are_closed_to_others(running: House) -> None:

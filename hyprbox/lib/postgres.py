@@ -24,14 +24,16 @@ import psutil
 import psycopg
 from psycopg import sql
 
+from hyprbox.lib import roles
 from hyprbox.lib.pgplace import Place, PostgresUnavailable, place_for, programs_for
 from hyprbox.lib.processes import ProcessMark, wait_until_gone
 
 __all__ = ["EmbeddedPostgres", "PostgresUnavailable", "advisory_lock", "lock_number"]
 
-_DATABASE = _ROLE = "hyprbox"
+_DATABASE = "hyprbox"
 _SUPERUSER = "postgres"
 _START_SECONDS = 60
+_RELOAD_SECONDS = 10
 _LOG_LIMIT_BYTES = 10 * 1024 * 1024
 _DEFAULTS = {
     "fsync": "on",
@@ -63,16 +65,26 @@ class EmbeddedPostgres:
     @property
     def url(self) -> str:
         """What DATABASE_URL would be. Known before the first start, and stable."""
-        return f"postgresql://{_ROLE}@/{_DATABASE}?host={quote(str(self.place.socket_dir), safe='/')}"
+        return self._url(roles.APP)
+
+    @property
+    def owner_url(self) -> str:
+        """The same as the role that owns the tables: what HYPRBOX_MIGRATION_DATABASE_URL would be."""
+        return self._url(roles.OWNER)
+
+    def _url(self, role: str) -> str:
+        return f"postgresql://{role}@/{_DATABASE}?host={quote(str(self.place.socket_dir), safe='/')}"
 
     def start(self) -> str:
-        """Start unless running, make the database and its role unless there; returns the URL.
+        """Start unless running, make the database and its two roles unless there; returns the URL.
 
         Raises PostgresUnavailable with one sentence that tells why it cannot be.
         """
         self.place.prepare()
         with self._turn():
-            if not self._answers_in_time():
+            if self._answers_in_time():
+                self._admit_again()
+            else:
                 self._end_leftovers()
                 self._initialise()
                 self._configure()
@@ -87,11 +99,7 @@ class EmbeddedPostgres:
 
     def is_running(self) -> bool:
         """Whether it answers: neither a pid file nor a pid says so."""
-        try:
-            self._connect().close()
-        except psycopg.OperationalError:
-            return False
-        return True
+        return self._lets_in(_SUPERUSER)
 
     def stop(self) -> None:
         """Stop cleanly, whoever else is connected. Nothing to do when it does not run."""
@@ -175,19 +183,41 @@ class EmbeddedPostgres:
         place = self.place
         lines = {**self._settings, "listen_addresses": "", "unix_socket_directories": str(place.socket_dir)}
         lines |= {"unix_socket_permissions": "0700", "port": "5432"}
-        text = "".join(f"{name} = '{_quoted(value)}'\n" for name, value in lines.items())
-        caller = pwd.getpwuid(os.geteuid()).pw_name
-        # The folder is closed to others already; `peer` also keeps out whoever else runs as the lent account.
-        self._write("postgresql.conf", text)
-        self._write("pg_hba.conf", "local all all peer map=hyprbox\n")
-        self._write("pg_ident.conf", f'hyprbox "{caller}" {_SUPERUSER}\nhyprbox "{caller}" {_ROLE}\n')
+        self._write("postgresql.conf", "".join(f"{name} = '{_quoted(value)}'\n" for name, value in lines.items()))
+        self._admit()
 
-    def _write(self, name: str, text: str) -> None:
+    def _admit(self) -> bool:
+        """Whom PostgreSQL lets in; whether that is news.
+
+        The folder is closed to others already; `peer` also keeps out whoever else runs as the lent account.
+        """
+        caller = pwd.getpwuid(os.geteuid()).pw_name
+        names = "".join(f'hyprbox "{caller}" {role}\n' for role in (_SUPERUSER, roles.OWNER, roles.APP))
+        news = [self._write("pg_hba.conf", "local all all peer map=hyprbox\n"), self._write("pg_ident.conf", names)]
+        return any(news)
+
+    def _admit_again(self) -> None:
+        """One that runs since before an upgrade of HyprBox, because its starter was killed, may not know both roles."""
+        if not self._admit():
+            return
+        self._make_roles()
+        self.execute("SELECT pg_reload_conf()")  # which only tells it to
+        deadline = time.monotonic() + _RELOAD_SECONDS
+        while not self._lets_in(roles.OWNER):
+            if time.monotonic() > deadline:
+                raise PostgresUnavailable(f"PostgreSQL does not let {roles.OWNER} in; its log is {self.place.log}")
+            time.sleep(0.05)
+
+    def _write(self, name: str, text: str) -> bool:
+        """Whether this is news."""
         path, account = self.place.data / name, self.place.account
+        if path.exists() and path.read_text() == text:
+            return False
         path.write_text(text)
         path.chmod(0o600)
         if account.lent:
             os.chown(path, account.uid, account.gid)
+        return True
 
     def _launch(self) -> None:
         place = self.place
@@ -198,18 +228,31 @@ class EmbeddedPostgres:
             why = _last_line(place.log.read_text(errors="replace")) if place.log.exists() else answer.stderr
             raise PostgresUnavailable(f"PostgreSQL did not start ({why.strip()}); its log is {place.log}")
 
-    def _make_database(self) -> None:
+    def _make_roles(self) -> None:
         with self._connect() as connection:
-            role, database = sql.Identifier(_ROLE), sql.Identifier(_DATABASE)
-            if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (_ROLE,)).fetchone():
-                connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(role))
-            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (_DATABASE,)).fetchone():
-                connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(database, role))
+            for role in (roles.OWNER, roles.APP):
+                if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone():
+                    connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
 
-    def _connect(self) -> psycopg.Connection[Any]:
-        return psycopg.connect(
-            host=str(self.place.socket_dir), user=_SUPERUSER, dbname="postgres", connect_timeout=5, autocommit=True
-        )
+    def _make_database(self) -> None:
+        self._make_roles()
+        with self._connect() as connection:
+            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (_DATABASE,)).fetchone():
+                names = (sql.Identifier(name) for name in (_DATABASE, roles.OWNER))
+                connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(*names))
+        with self._connect(database=_DATABASE) as connection, connection.transaction():
+            roles.hand_over(connection.cursor())
+
+    def _lets_in(self, role: str) -> bool:
+        try:
+            self._connect(role).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _connect(self, role: str = _SUPERUSER, database: str = "postgres") -> psycopg.Connection[Any]:
+        host = str(self.place.socket_dir)
+        return psycopg.connect(host=host, user=role, dbname=database, connect_timeout=5, autocommit=True)
 
     def _pg_ctl(self, action: str, *flags: str) -> Any:
         place = self.place

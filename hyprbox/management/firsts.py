@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from django.conf import settings
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import connection, connections
 
 from accounts import people
@@ -22,7 +22,6 @@ from hyprbox import enrolment
 from hyprbox.lib import mackey, secretbox, signing
 from hyprbox.lib.actors import Actor, Role
 from hyprbox.lib.errors import HyprBoxError
-from hyprbox.lib.postgres import advisory_lock
 from hyprbox.lib.rowmac import RowTampered
 from hyprbox.management.folder import keep_secret
 from hyprbox.management.options import CannotStart, setting
@@ -47,10 +46,10 @@ def migrate() -> None:
         cursor.execute("SELECT current_setting('server_version_num')::int")
         if cursor.fetchone()[0] < _OLDEST_POSTGRESQL:
             raise CannotStart("The database is older than PostgreSQL 15.")
-        # Requests have seconds; a migration may take its time.
-        cursor.execute("SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0")
-    with advisory_lock(connection, "hyprbox.migrate"):
+    try:
         call_command("migrate", interactive=False, verbosity=0)
+    except CommandError as error:
+        raise CannotStart(str(error)) from error
 
 
 def signing_key() -> bool:

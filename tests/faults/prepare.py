@@ -19,6 +19,7 @@ from hyprbox import enrolment
 from hyprbox.lib import signing
 from hyprbox.lib.actors import Actor
 from hyprbox.management import firsts
+from hyprbox.management.owner import as_owner
 
 # Every change of a job's state and of its output, in the order of their commits as far as one job goes: its row is
 # locked by whoever changes it.
@@ -56,6 +57,7 @@ def main(nodes: list[str], concurrency: int) -> dict[str, object]:
     tokens = {node: enrolment.enrol(by=by, name=node, node_id=node).plaintext for node in nodes}
     with connection.cursor() as cursor:
         cursor.execute("UPDATE nodes_node SET concurrency = %s", [concurrency])
+    with as_owner(), connection.cursor() as cursor:
         cursor.execute(HISTORY)
     settings.STATIC_ROOT.mkdir(parents=True, exist_ok=True)
     return {"keys_sha256": signing.key_set_sha256(), "tokens": tokens}

@@ -228,8 +228,8 @@ class Stack:
         known = {asked.job_id for asked in self.people.asked.values() if asked.job_id}
         return known | {path.name for path in self.root.glob("hosts/*/state/jobs/*")}
 
-    def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.database_url, autocommit=True) as conn:
+    def sql(self, statement: str, *values: Any, as_owner: bool = False) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.postgres.owner_url if as_owner else self.database_url, autocommit=True) as conn:
             cursor = conn.execute(statement.encode(), values or None)
             return cursor.fetchall() if cursor.description else []
 

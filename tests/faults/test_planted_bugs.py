@@ -129,7 +129,7 @@ def test_output_that_is_stored_as_text(up: Stack, switch: str) -> None:
 def test_a_late_result_that_overwrites_the_end(up: Stack, switch: str) -> None:
     """The database would refuse it; here it is told not to, so that the checker has to see it."""
     plant(up, "web", "late_overwrites", switch)
-    up.sql("ALTER TABLE jobs_job DISABLE TRIGGER jobs_status_guarded")
+    up.sql("ALTER TABLE jobs_job DISABLE TRIGGER jobs_status_guarded", as_owner=True)
     try:
         asked = order(up, "late", tenths=20, stdout_bytes=0, stderr_bytes=0)
         wait_for(lambda: started(up, asked), why="the script runs")
@@ -137,7 +137,7 @@ def test_a_late_result_that_overwrites_the_end(up: Stack, switch: str) -> None:
         assert up.people.cancel(asked, force=True) == 200
         closed(up, asked)
     finally:
-        up.sql("ALTER TABLE jobs_job ENABLE TRIGGER jobs_status_guarded")
+        up.sql("ALTER TABLE jobs_job ENABLE TRIGGER jobs_status_guarded", as_owner=True)
     job = up.people.job(asked.job_id)
     assert job["status"] == ("SUCCEEDED" if switch else "CANCELLED")
     found = violated(up, asked)

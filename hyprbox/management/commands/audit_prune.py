@@ -16,6 +16,7 @@ from audit.segments import BadSegment
 from audit.verifying import CannotTell
 from hyprbox.lib.actors import Actor
 from hyprbox.lib.signing import SigningKeyUnusable
+from hyprbox.management.owner import as_owner
 
 
 class Command(BaseCommand):
@@ -31,8 +32,10 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         path = Path(options["to"]).absolute()
+        by, before = Actor.system("manage.py audit_prune"), _day(options["before"])
         try:
-            segment = pruning.prune(by=Actor.system("manage.py audit_prune"), before=_day(options["before"]), path=path)
+            with as_owner():
+                segment = pruning.prune(by=by, before=before, path=path)
         except (NothingToPrune, NotTheOwner, CannotTell, BadSegment, SigningKeyUnusable, OSError) as error:
             raise CommandError(str(error)) from error
         self.stdout.write(f"entries  {segment.first} to {segment.last}\nfile     {path}\nsha256   {segment.sha256}")

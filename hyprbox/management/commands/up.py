@@ -30,6 +30,7 @@ from hyprbox.management.options import CannotStart, UpOptions
 from hyprbox.management.packing import Packing
 from hyprbox.management.supervisor import Child, Supervisor
 
+_OWNER_URL = "HYPRBOX_MIGRATION_DATABASE_URL"
 _READY_SECONDS = 60
 _LOOK_SECONDS = 0.5
 
@@ -122,8 +123,9 @@ class Up:
         os.environ.setdefault("DJANGO_SETTINGS_MODULE", "hyprbox.settings")
 
     def _start_database(self) -> None:
-        if url := options.setting("DATABASE_URL"):
-            refuse_unreachable(url)
+        if options.setting("DATABASE_URL"):
+            for name in ("DATABASE_URL", _OWNER_URL):
+                refuse_unreachable(name)
             return
         _say("Starting PostgreSQL …")
         self.embedded = EmbeddedPostgres(self.options.var_dir)
@@ -132,6 +134,7 @@ class Up:
     def _firsts(self) -> tuple[Any, dict[str, str] | None]:
         django.setup()
         from audit.actions import Action
+        from hyprbox import startup
         from hyprbox.lib.actors import Actor  # these load models, so not before django.setup()
         from hyprbox.management import firsts
         from hyprbox.management.keys import record_made
@@ -144,6 +147,8 @@ class Up:
                 Action.SECRETS_KEY_CREATED: firsts.secrets_key(),
             }
             firsts.migrate()  # seals rows, so the keys come first
+            if why := startup.weakness():
+                _say(why)
             for action in (action for action, is_new in made.items() if is_new):
                 record_made(action, by)
             admin = firsts.first_admin(by)
@@ -153,6 +158,8 @@ class Up:
         except (DatabaseError, psycopg.Error) as error:
             raise CannotStart(f"The database refused: {_first_line(error)}") from error
         firsts.close_connections()
+        for name in (_OWNER_URL, f"{_OWNER_URL}_FILE"):
+            os.environ.pop(name, None)  # the processes that serve have no use for it, nor whoever breaks into one
         return admin, agent
 
     def _add(self, name: str, command: Sequence[str], environment: dict[str, str] | None = None, **extra: Any) -> None:
@@ -211,11 +218,13 @@ def refuse_taken_port(port: int) -> None:
             raise CannotStart(f"Port {port} is taken; choose another with --port.") from None
 
 
-def refuse_unreachable(url: str) -> None:
+def refuse_unreachable(name: str) -> None:
+    """The address in this setting, if it is set."""
     try:
-        psycopg.connect(url, connect_timeout=5).close()
+        if url := options.setting(name):
+            psycopg.connect(url, connect_timeout=5).close()
     except psycopg.Error as error:
-        raise CannotStart(f"The database of DATABASE_URL cannot be reached: {_first_line(error)}") from error
+        raise CannotStart(f"The database of {name} cannot be reached: {_first_line(error)}") from error
 
 
 def not_ready(url: str) -> str:
