@@ -35,8 +35,8 @@ class ShortPaginator(Paginator):  # type: ignore[type-arg]
 
     @cached_property
     def count(self) -> int:
-        found: int = self.object_list.order_by()[:MOST_COUNTED].count()  # type: ignore[union-attr]
-        return found
+        events: Any = self.object_list
+        return int(events.order_by()[:MOST_COUNTED].count())
 
 
 @admin.register(Event)

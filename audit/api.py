@@ -90,7 +90,7 @@ class EventPages(Pages):
         return found.events
 
     def get_next_link(self) -> str | None:
-        if self.last is None:
+        if self.last is None or self.request is None:
             return None
         address = remove_query_param(self.request.build_absolute_uri(), self.page_query_param)
         return str(replace_query_param(address, "before", self.last))
