@@ -273,7 +273,7 @@ class _Commands:
 
     def case_patterns(self) -> None:
         s = self.scanner
-        if re.match(r"esac(?![A-Za-z0-9_])", s.text[s.at : s.at + 5]):
+        if re.match(r"esac(?=[\s;&|()<>]|$)", s.text[s.at : s.at + 5]):
             self.patterns_next = False
             self.close(s.word())
             return

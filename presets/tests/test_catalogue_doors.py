@@ -177,6 +177,39 @@ def test_the_firewall_never_shuts_out_who_is_connected(room: Room) -> None:
     assert "no port 70000" in result.said["nowhere"]
 
 
+def test_newer_ssh_has_a_program_of_its_own_for_each_session(room: Room) -> None:
+    session = 'users:(("sshd-session",pid=9,fd=4),("sshd-session",pid=8,fd=4))'
+    tools = {
+        "ss": f"""case "$*" in *established*) echo '0 0 192.0.2.1:2222 198.51.100.9:5000 {session}' ;; *) exec /usr/bin/ss "$@" ;; esac"""
+    }
+    steps = (
+        "apt-get -y -q install ufw >/dev/null 2>&1; systemctl start ssh; phase outside apply\n"
+        "phase everywhere apply everywhere; ufw show added\n"
+    )
+    result = room.play("ufw-baseline", {"SSH_FROM": "203.0.113.0/24"}, steps, also={"everywhere": {}}, tools=tools)
+    assert result.exits == {"outside": 78, "everywhere": 0}, result.output
+    assert "outside of 203.0.113.0/24: 198.51.100.9." in result.said["outside"]
+    assert "ufw allow 2222/tcp" in result.output and "ufw allow 22/tcp" in result.output
+
+
+def test_a_private_network_never_takes_over_all_traffic(room: Room) -> None:
+    private = {"ADDRESS": "10.8.0.7", "PEER_PUBLIC_KEY": "A" * 43 + "=", "PEER_NETWORKS": "10.0.0.0/8 fd00::/8"}
+    also = {
+        name: {**private, "PEER_NETWORKS": networks}
+        for name, networks in {
+            "all": "0.0.0.0/0",
+            "halves": "0.0.0.0/1 128.0.0.0/1",
+            "six": "10.8.0.0/24 ::/00",
+        }.items()
+    }
+    steps = "phase fine check; " + "".join(
+        f"phase {name} check {name}; phase {name}_apply apply {name}\n" for name in also
+    )
+    result = room.play("wireguard-peer", private, steps, also=also)
+    refused = {label: 78 for name in also for label in (name, f"{name}_apply")}
+    assert result.exits == {"fine": 1, **refused}, result.output
+
+
 AUTH_LOG = "echo \"$(date '+%b %d %H:%M:%S') room sshd[7]: Server listening on 0.0.0.0 port 22.\" >/var/log/auth.log\n"
 
 
@@ -202,10 +235,11 @@ def test_fail2ban_is_installed_and_bans_who_fails_too_often(room: Room) -> None:
         "for n in 1 2 3; do for from in 198.51.100.9 203.0.113.7; do\n"
         "  echo \"$(date '+%b %d %H:%M:%S') room sshd[7]: Failed password for root from $from port 4242$n ssh2\" >>/var/log/auth.log; done; done\n"
         "for try in $(seq 30); do if iptables -S | grep -q 198.51.100.9; then break; fi; sleep 0.5; done; sleep 1; iptables -S\n"
+        "cp /var/log/auth.log /var/log/auth.log.1; : >/var/log/auth.log; phase rotated check; cp /var/log/auth.log.1 /var/log/auth.log\n"
         "phase rollback rollback; systemctl is-active fail2ban || true; iptables -S | grep 198.51 || true\n"
     )
     result = room.play("fail2ban", {"MAX_RETRY": 3, "NEVER_BAN": "203.0.113.7"}, steps)
-    assert result.exits == {"first": 1, "apply": 0, "verify": 0, "rollback": 0}, result.output
+    assert result.exits == {"first": 1, "apply": 0, "verify": 0, "rotated": 0, "rollback": 0}, result.output
     assert "-s 198.51.100.9/32 -j REJECT" in result.output
     assert "--dports 2222" in result.output
     assert "203.0.113.7/32" not in result.output

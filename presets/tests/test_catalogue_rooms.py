@@ -25,8 +25,10 @@ def test_updates_install_themselves_and_the_package_goes_again(room: Room) -> No
     result = room.life(
         "unattended-upgrades",
         {"SCOPE": "distribution", "LEAVE_ALONE": "g++ mariadb-server", "AUTO_REBOOT": True},
-        setup="systemctl enable --now apt-daily.timer apt-daily-upgrade.timer; systemctl disable --now apt-daily.timer",
-        facts="apt-config dump | grep -i unattended; systemctl is-active apt-daily.timer; command -v unattended-upgrade",
+        setup="systemctl enable --now apt-daily.timer apt-daily-upgrade.timer; systemctl disable --now apt-daily.timer\n"
+        "systemctl mask apt-daily-upgrade.service",
+        facts="apt-config dump | grep -i unattended; systemctl is-active apt-daily.timer; command -v unattended-upgrade; "
+        "systemctl is-enabled apt-daily-upgrade.service || true",
         breaks="echo 'APT::Periodic::Unattended-Upgrade \"0\";' >/etc/apt/apt.conf.d/zz-later",
         mends="rm /etc/apt/apt.conf.d/zz-later",
         watch=("/etc/apt", "/etc/systemd"),
