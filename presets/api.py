@@ -154,7 +154,7 @@ class PresetRender(APIView):
     parser_classes = [StrictJSONParser]
 
     def post(self, request: Request, name: str) -> Response:
-        require(actor_of(request), Capability.VIEW_FLEET)
+        require(actor_of(request), Capability.VIEW_OUTPUT)
         preset = selectors.find_preset(name)
         values = parse(RenderBody, request)["variables"]
         try:

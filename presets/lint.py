@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from presets import leaks
 from presets.documents import Preset
 from presets.params import NUMBERS, Variable
 from presets.shell import Command, Scan, Use, Word, place, scan
@@ -62,6 +63,7 @@ def lint(preset: Preset) -> tuple[Finding, ...]:
     scans = {part: scan(text) for part, text in preset.parts.items()}
     found = [finding for part in scans for finding in _Part(preset, part, scans[part]).findings()]
     found.extend(_unused(preset, scans.values()))
+    found.extend(_open_secrets(preset))
     return tuple(sorted(set(found), key=lambda each: (_order(preset, each.part), each.line, each.column, each.code)))
 
 
@@ -90,6 +92,15 @@ def _unused(preset: Preset, scans: Iterable[Scan]) -> Iterator[Finding]:
     for variable in preset.variables:
         if variable.name not in used:
             yield Finding("", 0, 0, WARNING, "unused", f"{variable.name} is declared and no part uses it.")
+
+
+def _open_secrets(preset: Preset) -> Iterator[Finding]:
+    for variable in preset.variables:
+        if leaks.is_named_like_one(variable):
+            message = (
+                f"{variable.name} sounds like a secret, which would be stored with every job: make it a secret_ref."
+            )
+            yield Finding("", 0, 0, WARNING, "open-secret", message)
 
 
 class _Part:

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from presets import params
+from presets import leaks, params
 from presets.documents import MAX_SCRIPT_BYTES, Preset
 
 USAGE_EXIT = 64
@@ -52,7 +52,7 @@ def render(preset: Preset, values: Mapping[str, object]) -> Rendered:
         parts=tuple(preset.parts),
         variables=variables,
         secrets=secrets,
-        warnings=preset.warnings + _warnings(variables),
+        warnings=preset.warnings + _warnings(preset, variables),
     )
 
 
@@ -113,7 +113,8 @@ def _choice(parts: tuple[str, ...]) -> str:
     return f'case "${{1:-}}" in\n{arms}  *)\n    {usage}\n    exit {USAGE_EXIT}\n    ;;\nesac\n'
 
 
-def _warnings(variables: Mapping[str, str]) -> tuple[str, ...]:
+def _warnings(preset: Preset, variables: Mapping[str, str]) -> tuple[str, ...]:
+    declared = {variable.name: variable for variable in preset.variables}
     found = []
     for name, value in variables.items():
         hidden = sum(1 for char in value if char not in "\n\t" and unicodedata.category(char) in ("Cc", "Cf"))
@@ -121,4 +122,10 @@ def _warnings(variables: Mapping[str, str]) -> tuple[str, ...]:
             found.append(f"{name} holds {hidden} character{'s' * (hidden > 1)} that a screen does not show.")
         if value != value.strip():
             found.append(f"{name} starts or ends with white space.")
+        kind = leaks.looks_like(declared[name], value)
+        if kind:
+            found.append(
+                f"{name} looks like {kind}: it would be stored with the job and shown to everyone who may read it. "
+                "A secret belongs on the server, and into a variable of type secret_ref."
+            )
     return tuple(found)

@@ -95,6 +95,8 @@ CALLS = {
         {200: shape(script=TEXT, sha256=TEXT, revision=TEXT, warnings=list_of(TEXT))},
         body=api.RenderBody,
         errors=(409,),
+        role="operators",
+        text="`warnings` are sentences, of what looks like a secret in a variable that is stored, for instance.",
     ),
     "GET /api/presets/{name}/export": Call(
         "The document as YAML", {200: Raw("application/yaml", _ref("PresetDocument"))}, errors=(409,)

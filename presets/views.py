@@ -12,7 +12,7 @@ from django.utils.http import urlencode
 from django.views.decorators.http import require_http_methods, require_safe
 
 from hyprbox.lib import pages
-from hyprbox.lib.actors import Capability
+from hyprbox.lib.actors import Capability, require
 from hyprbox.lib.pages import Crumb
 from presets import inputs, selectors
 from presets.documents import RISKS
@@ -72,11 +72,17 @@ def pick(request: HttpRequest) -> HttpResponse:
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def preview(request: HttpRequest, name: str) -> HttpResponse:
-    """The form and the exact bash that its values give; sent on every change while one types."""
-    pages.actor_of(request)
+    """The form and the exact bash that its values give; sent on every change while one types.
+
+    Whoever may not read what jobs ran does not try values either, and sees the preset with its defaults.
+    """
+    actor = pages.actor_of(request)
+    may_try = actor.can(Capability.VIEW_OUTPUT)
+    if request.method == "POST":
+        require(actor, Capability.VIEW_OUTPUT)
     preset, entry = selectors.find_preset(name), selectors.find_entry(name)
     data = request.POST if request.method == "POST" else request.GET
-    values = inputs.read_values(preset, data.dict())
+    values = inputs.read_values(preset, data.dict() if may_try else {})
     shown = inputs.preview(preset, values, is_untouched=request.method != "POST")
     nodes = [node for node in data.getlist("node") if node]
     context = {"preset": preset, "entry": entry, "preview": shown, "nodes": nodes, "step": 1}

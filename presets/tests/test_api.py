@@ -36,8 +36,8 @@ def test_one_preset_comes_whole(api: ApiClient, vera: User) -> None:
     assert body["revision"] == preset.revision
 
 
-def test_rendering_gives_the_bytes_that_a_job_would_freeze(api: ApiClient, vera: User) -> None:
-    answer = api.by(vera).post(f"{REPORT}/render", {"variables": {"DETAIL": "full"}})
+def test_rendering_gives_the_bytes_that_a_job_would_freeze(api: ApiClient, otto: User) -> None:
+    answer = api.by(otto).post(f"{REPORT}/render", {"variables": {"DETAIL": "full"}})
     assert answer.status_code == 200
     rendered = rendering.render(catalogue.builtin()["system-report"], {"DETAIL": "full"})
     assert answer.json() == {
@@ -48,9 +48,24 @@ def test_rendering_gives_the_bytes_that_a_job_would_freeze(api: ApiClient, vera:
     }
 
 
-def test_rendering_names_every_bad_variable(api: ApiClient, vera: User) -> None:
+def test_viewers_see_presets_but_render_none(api: ApiClient, vera: User) -> None:
+    answer = api.by(vera).post(f"{REPORT}/render", {"variables": {}})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")
+
+
+def test_rendering_warns_of_what_looks_like_a_secret_without_repeating_it(api: ApiClient, otto: User) -> None:
+    token = "ghp_" + "x1Y2" * 9
+    answer = api.by(otto).post("/api/presets/ufw-baseline/render", {"variables": {"OPEN_PORTS": "80/tcp"}})
+    assert answer.json()["warnings"] == []
+    values = {"DOMAINS": "a.example", "EMAIL": f"{token}@a.example"}
+    body = api.by(otto).post("/api/presets/certificate-renewal/render", {"variables": values}).json()
+    [warning] = body["warnings"]
+    assert "EMAIL looks like a GitHub token" in warning and token not in warning
+
+
+def test_rendering_names_every_bad_variable(api: ApiClient, otto: User) -> None:
     variables = {"DETAIL": "some", "SHOW_UPDATES": 1, "DISK_WARN_PERCENT": 101, "COLOUR": "red"}
-    answer = api.by(vera).post(f"{REPORT}/render", {"variables": variables})
+    answer = api.by(otto).post(f"{REPORT}/render", {"variables": variables})
     assert answer.status_code == 400
     assert answer.json()["error"]["fields"] == {
         "variables.COLOUR": ["This preset has no variable COLOUR."],
@@ -79,8 +94,8 @@ def test_rendering_names_every_bad_variable(api: ApiClient, vera: User) -> None:
         b"[]",
     ],
 )
-def test_bad_bodies_are_400(api: ApiClient, vera: User, body: Any) -> None:
-    answer = api.by(vera).post(f"{REPORT}/render", body)
+def test_bad_bodies_are_400(api: ApiClient, otto: User, body: Any) -> None:
+    answer = api.by(otto).post(f"{REPORT}/render", body)
     assert answer.status_code == 400
     assert set(answer.json()["error"]) == {"code", "message", "fields", "detail"}
 
@@ -92,8 +107,8 @@ def test_an_unknown_preset_is_404(api: ApiClient, vera: User, path: str) -> None
     assert "error" in answer.json()
 
 
-def test_rendering_an_unknown_preset_is_404(api: ApiClient, vera: User) -> None:
-    answer = api.by(vera).post("/api/presets/nothing/render", {"variables": {}})
+def test_rendering_an_unknown_preset_is_404(api: ApiClient, otto: User) -> None:
+    answer = api.by(otto).post("/api/presets/nothing/render", {"variables": {}})
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_preset")
 
 

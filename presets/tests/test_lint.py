@@ -225,6 +225,10 @@ def test_shellcheck_places_are_those_of_the_part() -> None:
     assert (finding.part, finding.line, finding.column, finding.code) == ("apply", 3, 3, "SC2034")
 
 
+def test_a_word_that_only_begins_like_the_end_of_a_case() -> None:
+    assert scan("case a in\n esac'x') true ;;\nesac\n").problems == []
+
+
 BASH = st.lists(
     st.sampled_from(
         ["'", '"', "`", "$", "$(", "${", "$((", "((", "))", ")", "(", "}", "{", " ", "\n", "\\", "<<", "EOF", "[[", "]]", "#",
