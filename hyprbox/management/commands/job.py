@@ -39,6 +39,8 @@ class Command(BaseCommand):
             metavar="PRESET",
             help="its name once more: where it is dangerous, and for more than 10 nodes",
         )
+        queue.add_argument("--wave-size", type=int, metavar="N", help="so many nodes at a time")
+        queue.add_argument("--stop-after", type=int, metavar="N", help="start no more waves after so many failures")
         queue.add_argument("--timeout", type=int, metavar="SECONDS")
         queue.add_argument("--expires-in", type=int, metavar="SECONDS", help="give up when no agent came by then")
         listing = verbs.add_parser("list", help="jobs, newest first")
@@ -75,7 +77,8 @@ class Command(BaseCommand):
         node_ids = _targets(options)
         if len(node_ids) == 1:
             return [services.queue_job(by=_BY, order=order, node_id=node_ids[0])[0]]
-        return batches.queue(by=_BY, order=order, node_ids=node_ids)[1]
+        pace = batches.Pace(options["wave_size"], options["stop_after"])
+        return batches.queue(by=_BY, order=order, node_ids=node_ids, pace=pace)[1]
 
     def _list(self, options: dict[str, Any]) -> list[Job]:
         found = selectors.list_jobs(by=_BY, status=options["status"], node_id=options["node"])
