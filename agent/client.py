@@ -54,9 +54,18 @@ class _ModernTls(HTTPAdapter):
     """TLS 1.2 or newer, whatever the system's OpenSSL would still allow."""
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-        context = ssl.create_default_context()
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        super().init_poolmanager(*arguments, ssl_context=context, **options)
+        super().init_poolmanager(*arguments, ssl_context=_modern_context(), **options)
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        """The same through a proxy: for what is on its other side."""
+        return super().proxy_manager_for(proxy, ssl_context=_modern_context(), **options)
+
+
+def _modern_context() -> ssl.SSLContext:
+    """It trusts whom the system trusts; requests adds the authorities that it brings along."""
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
 
 
 class Client:

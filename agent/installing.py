@@ -154,7 +154,15 @@ def _refusal(settings: Config, error: CallFailed) -> str:
         return "The control plane does not take this token: it is unknown, revoked or expired. Create a new one."
     if error.code and error.status in (403, 409):
         return f"The control plane does not take this token for {settings.node_id}: {reason.partition(' ')[2]}"
-    return f"The control plane at {settings.api_url} does not answer as it should: {reason.rstrip('.')}."
+    return (
+        f"The control plane at {settings.api_url} does not answer as it should{_way(settings)}: {reason.rstrip('.')}."
+    )
+
+
+def _way(settings: Config) -> str:
+    """The proxy between, without its password."""
+    parts = urlsplit(settings.proxy)
+    return f" through the proxy {parts.hostname}:{parts.port}" if parts.hostname else ""
 
 
 def _place(archive: Path, settings: str, places: Places) -> None:

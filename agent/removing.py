@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 from agent import config, processes
 from agent.config import BadSetting
 from agent.installing import COMMANDS, UNIT, CannotInstall, Places, require_root
-from agent.journal import Journal
+from agent.journal import Journal, remove_spool
 
 
 def uninstall(places: Places | None = None, *, force: bool = False) -> str:
@@ -25,6 +26,7 @@ def uninstall(places: Places | None = None, *, force: bool = False) -> str:
     if running and not force:
         what = "1 job runs" if running == 1 else f"{running} jobs run"
         raise CannotInstall(f"{what} here: wait for the end, cancel it on the control plane, or add --force.")
+    _require_stoppable(places, state_dir)
     if places.systemctl and places.unit.exists():
         subprocess.run([places.systemctl, "disable", "--quiet", "--now", UNIT], capture_output=True, check=False)
     places.unit.unlink(missing_ok=True)
@@ -35,10 +37,30 @@ def uninstall(places: Places | None = None, *, force: bool = False) -> str:
         if link.is_symlink() and os.readlink(link) == str(places.home / "bin" / name):
             link.unlink()
     places.env_file.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # the control plane's own settings may be beside it
-        places.env_file.parent.rmdir()
     shutil.rmtree(places.home, ignore_errors=True)
-    return _clear_state(state_dir)
+    said = ["HyprBox's agent is removed.", _clear_state(state_dir)]
+    folder = places.env_file.parent
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+    if folder.exists():  # secrets for presets, or the control plane's own settings
+        said.append(f"What else is in {folder} stays, too.")
+    return " ".join(filter(None, said))
+
+
+def _require_stoppable(places: Places, state_dir: Path) -> None:
+    """Without systemd somebody else keeps it running, and it would write its folder anew."""
+    if places.systemctl and places.unit.exists():
+        return
+    try:
+        handle = os.open(state_dir / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise CannotInstall("The agent runs here: stop it first, and whatever starts it again.") from None
+    finally:
+        os.close(handle)
 
 
 def _state_dir(places: Places) -> Path:
@@ -58,13 +80,13 @@ def _running_jobs(state_dir: Path) -> int:
 
 def _clear_state(state_dir: Path) -> str:
     """Everything but the journal: it is what keeps a job from ever running twice here."""
-    for path in state_dir.glob("*") if state_dir.is_dir() else ():
+    for path in list(state_dir.iterdir()) if state_dir.is_dir() else ():
         if path.name != "jobs":
             path.unlink() if path.is_file() or path.is_symlink() else shutil.rmtree(path, ignore_errors=True)
-    for path in state_dir.glob(".*.new"):
-        path.unlink()
     journal = state_dir / "jobs"
+    for folder in Journal(state_dir).folders() if journal.is_dir() else ():
+        remove_spool(folder.path)  # what jobs wrote is no record of what was executed
     if journal.is_dir() and any(journal.iterdir()):
-        return f"HyprBox's agent is removed. What it executed stays recorded in {journal}."
+        return f"What it executed stays recorded in {journal}."
     shutil.rmtree(state_dir, ignore_errors=True)
-    return "HyprBox's agent is removed."
+    return ""

@@ -44,15 +44,22 @@ find_python() { # sets $python
 
 fetch() { # URL FILE SHA256
   "$python" -I - "$@" <<'PYTHON' || exit 1
-import hashlib, sys, urllib.error, urllib.request
+import hashlib, sys, urllib.error, urllib.parse, urllib.request
 url, path, wanted = sys.argv[1:]
+parts = urllib.parse.urlsplit(url)
+proxy = urllib.request.getproxies().get(parts.scheme, "")
+if not proxy or not parts.hostname or urllib.request.proxy_bypass(parts.hostname):
+    way = ""
+else:  # its password is nobody's business
+    way = " through the proxy " + proxy.split("://")[-1].rpartition("@")[2].rstrip("/")
 try:
     with urllib.request.urlopen(url, timeout=60) as answer:
         data = answer.read()
 except urllib.error.HTTPError as error:
-    sys.exit(f"install.sh: {url} answers {error.code}: has the agent been built there (script/build-agent)?")
+    sys.exit(f"install.sh: {url} answers {error.code}{way}: has the agent been built there (script/build-agent)?")
 except (OSError, ValueError) as error:
-    sys.exit(f"install.sh: {url} cannot be fetched: {getattr(error, 'reason', error)}.")
+    why = getattr(error, "reason", error)
+    sys.exit(f"install.sh: {url} cannot be fetched{way}: {getattr(why, 'strerror', None) or why}.")
 found = hashlib.sha256(data).hexdigest()
 if found != wanted:
     sys.exit(f"install.sh: the agent's file has the SHA-256 {found} and not {wanted} as this command says: it has "
@@ -79,6 +86,11 @@ install() {
   fi
   # An upgrade keeps the hash that the server was told: the keys may have been rotated since.
   if [ -n "${HYPRBOX_NODE_TOKEN:-}" ]; then export HYPRBOX_KEYS_SHA256=${HYPRBOX_KEYS_SHA256:-$served_keys_sha256}; fi
+  # sudo may have taken the proxy out of the environment: an upgrade uses the one that the agent was told.
+  if [ -z "${https_proxy:-}${HTTPS_PROXY:-}" ]; then
+    https_proxy=${HYPRBOX_PROXY:-$(sed -n 's/^HYPRBOX_PROXY=//p' /etc/hyprbox/hyprnode.env 2>/dev/null || true)}
+    export https_proxy
+  fi
   find_python
   work=$(mktemp -d)
   # shellcheck disable=SC2064 # where it is now

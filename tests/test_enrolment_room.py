@@ -17,9 +17,11 @@ from hyprbox.management import agent_file
 from presets.tests import root
 from tests.enrolment_room import FreshDebian, Story
 from tests.house import SEEN, House, house, wait_for
+from tests.proxied import connect_proxy, tls_front
 from tests.test_journey_processes import finished, queue_script
 
 pytestmark = pytest.mark.slow
+NO_ENTRY = "407 Proxy Authentication Required"
 INSTALLED = ("/opt/hyprnode", "/etc/hyprbox", "/etc/systemd/system/hyprnode.service", "/usr/local/bin/hypr")
 
 
@@ -135,11 +137,16 @@ LINE
     assert story.output.splitlines()[0] == "600 /etc/hyprbox/hyprnode.env"
     assert token["token"] not in story.output
     assert [line for line in story.output.splitlines() if line.startswith("/")][:1] == ["/etc/hyprbox/hyprnode.env"]
-    left = [
-        line for line in story.said["files"].splitlines() if line.startswith(">") and "/var/lib/hyprbox" not in line
-    ]
-    assert [line for line in left if any(path in line for path in INSTALLED)] == [], story.said["files"]
+    left = [line.split()[1] for line in story.said["files"].splitlines() if line.startswith(">")]
+    ours = [path for path in left if not _journal(path)]
+    assert [path for path in ours if any(part in path for part in INSTALLED)] == [], story.said["files"]
+    assert [path for path in ours if "hypr" in path] == ["/var/lib/hyprbox"], story.said["files"]
+    assert any(path.endswith("/closed") for path in left), "the journal of the job stays"
     assert statuses(api)["fresh-1"] in SEEN
+
+
+def _journal(path: str) -> bool:
+    return path.startswith("/var/lib/hyprbox/jobs") and not path.endswith(".ring")
 
 
 def _play_beside(debian: FreshDebian, steps: str, act: Any) -> Story:
@@ -211,6 +218,51 @@ def test_what_is_wrong_is_one_sentence_and_changes_nothing(
     assert "the agent runs on x86_64 and aarch64; this is armv7l" in said["machine"]
     assert "run it as root" in said["root"]
     assert "room" not in statuses(api)
+
+
+def test_behind_a_proxy_all_of_it_goes_through_that(
+    plane: House, api: httpx.Client, debian: FreshDebian, tmp_path: Path
+) -> None:
+    token = make_token(api, "proxied", node_id="proxied")
+    with tls_front(tmp_path, plane.port) as port, connect_proxy() as proxy, connect_proxy(NO_ENTRY) as strict:
+        url = f"https://localhost:{port}"
+        line = command_of(token).replace(
+            " HYPRBOX_AGENT_SHA256", f" HYPRBOX_API_URL={url} HYPRBOX_REGION=Lab HYPRBOX_AGENT_SHA256"
+        )
+        steps = f"""
+        cat >/usr/lib/ssl/cert.pem <<'PEM'
+{(tmp_path / "plane.pem").read_text()}
+PEM
+        cat >/room/line <<'LINE'
+{line}
+LINE
+        keep
+        https_proxy=http://ann:s3cret@127.0.0.1:9 try dead bash /room/line
+        https_proxy=127.0.0.1:{strict.port} try refused bash /room/line
+        changed files
+        https_proxy=http://127.0.0.1:{proxy.port} try first bash /room/line
+        grep -x HYPRBOX_PROXY=http://127.0.0.1:{proxy.port} /etc/hyprbox/hyprnode.env
+        try doctor hyprnode doctor
+        curl {plane.url}/install.sh >/room/install.sh
+        https_proxy=http://127.0.0.1:9 HYPRBOX_PROXY=http://ann:s3cret@127.0.0.1:9 try beat hyprnode --once
+        HYPRBOX_API_URL={url} try upgrade bash /room/install.sh
+        """
+        story = debian.play(steps)
+    assert story.said["files"] == ""
+    assert story.exits == {"dead": 1, "refused": 1, "first": 0, "doctor": 0, "beat": 69, "upgrade": 0}, story.said
+    file = f"install.sh: {url}/agent/hyprnode.pyz cannot be fetched through the proxy"
+    assert story.said["dead"] == f"{file} 127.0.0.1:9: Connection refused.\n"
+    assert story.said["refused"] == f"{file} 127.0.0.1:{strict.port}: Tunnel connection failed: {NO_ENTRY}.\n"
+    assert "its first heartbeat was accepted" in story.said["first"]
+    assert story.said["beat"].count("\n") == 1 and "s3cret" not in story.said["beat"]
+    # The file, what the installer asks beforehand, the agent's own calls, and the file once more.
+    assert set(proxy.asked) == {f"CONNECT localhost:{port} HTTP/1.{minor}" for minor in _minors(proxy.asked)}
+    assert len(proxy.asked) >= 5 and token["token"].encode() not in proxy.heard
+    assert statuses(api)["proxied"] in SEEN
+
+
+def _minors(lines: list[str]) -> set[str]:
+    return {line[-1] for line in lines}
 
 
 def test_without_systemd_it_says_how_to_run_it_and_sudo_sees_no_token(

@@ -15,6 +15,7 @@ from agent.config import BadSetting, Config
 from agent.installing import CannotInstall, Places, given, merged
 from agent.journal import Journal
 from agent.removing import uninstall
+from agent.state import StateDir
 from agent.tests.plane import TOKEN
 
 JOB = "7f3b0c52-6a3e-4c54-9a43-0d0f5f2f5a11"
@@ -117,7 +118,9 @@ def files(root: Path) -> list[str]:
 
 def test_nothing_but_what_is_not_ours_is_left(places: Places) -> None:
     (places.env_file.parent / "hyprbox.env").write_text("of the control plane")
-    assert uninstall(places) == "HyprBox's agent is removed."
+    for name in ("beat", ".request.new", ".hidden"):
+        (places.root / "var/lib/hyprbox" / name).touch()
+    assert uninstall(places) == f"HyprBox's agent is removed. What else is in {places.env_file.parent} stays, too."
     assert files(places.root) == ["etc/hyprbox/hyprbox.env", "usr/local/bin/hyprbox"]
     with pytest.raises(CannotInstall, match="not installed here"):
         uninstall(places)
@@ -128,8 +131,20 @@ def test_the_journal_stays(places: Places) -> None:
     folder = Journal(state).folder(JOB)
     folder.path.mkdir()
     folder.write("closed", {"at": 1.0, "why": "delivered"})
-    assert str(state / "jobs") in uninstall(places)
+    (folder.path / "stdout.ring").touch()
+    assert uninstall(places) == f"HyprBox's agent is removed. What it executed stays recorded in {state / 'jobs'}."
     assert files(places.root) == ["usr/local/bin/hyprbox", f"var/lib/hyprbox/jobs/{JOB}/closed"]
+    assert not places.env_file.parent.exists()
+
+
+def test_an_agent_that_somebody_else_keeps_running_is_not_taken_away_under_it(places: Places) -> None:
+    before = files(places.root)
+    running = StateDir(places.root / "var/lib/hyprbox")
+    with pytest.raises(CannotInstall, match="The agent runs here: stop it first"):
+        uninstall(places)
+    assert files(places.root) == sorted([*before, "var/lib/hyprbox/lock"])
+    os.close(running._lock)
+    uninstall(places)
 
 
 def test_while_a_job_runs_nothing_is_removed_without_force(places: Places) -> None:
