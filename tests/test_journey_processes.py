@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -240,6 +241,80 @@ def test_a_second_agent_enrols_with_a_token_and_ends_with_it(running: House, api
     assert beat() != 0
 
 
+def page(running: House, *paths: str) -> list[str]:
+    """The texts of these pages, as an admin sees them."""
+    with httpx.Client(base_url=running.url, timeout=30, follow_redirects=True) as browser:
+        form = {"csrfmiddlewaretoken": "", "email": EMAIL, "password": PASSWORD}
+        browser.get("/login/")
+        form["csrfmiddlewaretoken"] = browser.cookies["csrftoken"]
+        assert browser.post("/login/", data=form, headers={"Referer": f"{running.url}/login/"}).status_code == 200
+        return [re.sub(r"<[^>]*>", "", browser.get(path).text) for path in paths]
+
+
+NIGHT = """
+import django
+django.setup()
+from datetime import timedelta
+from jobs import drift, services
+print(drift.queue_due(services.database_now().replace(hour=23, minute=59) + timedelta(days=1)))
+"""
+
+
+def test_what_drifts_is_found_told_and_told_when_it_is_mended(
+    running: House, api: httpx.Client, node_id: str, tmp_path: Path
+) -> None:
+    wanted = tmp_path / "wanted"
+    preset = {
+        "name": "there-is-a-file", "title": "A file", "description": "A file is there.", "category": "test", "risk": "safe",
+        "variables": [{"name": "PLACE", "type": "path", "required": True, "help": "Where."}],
+        "check": '[[ -e "$PLACE" ]] || { echo "There is no $PLACE."; return 1; }\n', "apply": 'touch "$PLACE"\n',
+    }  # fmt: skip
+    assert api.post("/api/presets", json=preset).status_code == 201
+    assert api.patch(f"/api/nodes/{node_id}", json={"tags": ["watched"]}).status_code == 200
+    order = {"preset": "there-is-a-file", "variables": {"PLACE": str(wanted)}, "tag": "watched"}
+    pin = api.post("/api/drift/pins", json=order).json()
+    address = f"/api/drift/pins/{pin['id']}"
+
+    def told() -> str:
+        return str(api.get(address).json()["summary"])
+
+    def check() -> str:
+        [made] = api.post(f"{address}/check", json={}).json()["jobs"]
+        assert finished(api, made["id"])["status"] == "SUCCEEDED"
+        return str(made["id"])
+
+    job_id = check()
+    assert output(api, job_id).decode() == f"There is no {wanted}.\n" and not wanted.exists()
+    wait_for(lambda: told() == "1 of 1 drifted since today", why=told())
+    of_preset, of_node, line = page(
+        running, "/drift/presets/there-is-a-file/", f"/nodes/{node_id}/", "/drift/presets/there-is-a-file/line/"
+    )
+    assert "1 of 1 drifted since today" in of_preset and "1 of 1 drifted since today" in line
+    assert "A file" in of_node and "rifted" in of_node
+
+    api.post("/api/jobs", json={"preset": "there-is-a-file", "variables": order["variables"], "node_id": node_id})
+    wait_for(wanted.exists)
+    night = [sys.executable, "-c", NIGHT]
+    done = subprocess.run(night, env=running.environment(), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout.strip() == "1", done.stderr
+    wait_for(lambda: told() == "1 of 1 as wanted", why=told())
+    assert "1 of 1 as wanted" in page(running, "/drift/presets/there-is-a-file/")[0]
+    assert api.delete(address).status_code == 204
+
+
+def _audit_from_the_command_line(running: House, hyprbox: Any, folder: Path) -> None:
+    """The server's own routes: the log as a file and as an array, and the verdict as an exit code."""
+    file = folder / "log.csv"
+    hyprbox("audit", "export", "--format", "csv", "--action", "token.created", "-o", str(file))
+    rows = file.read_text().splitlines()
+    assert rows[0].startswith('"n","at","action"') and len(rows) >= 2 and "token.created" in rows[1]
+    lines = [json.loads(line) for line in hyprbox("audit", "export", "--since", "10m").splitlines()]
+    assert {"n", "at", "action", "actor_name", "target", "detail", "hash"} <= set(lines[0])
+    assert len(json.loads(hyprbox("audit", "export", "--since", "10m", "--json"))) >= len(lines)
+    assert b"The record is intact" in hyprbox("audit", "verify")
+    assert json.loads(hyprbox("audit", "verify", "--json"))["intact"] is True
+
+
 def test_an_operator_does_it_all_from_the_command_line(
     running: House, api: httpx.Client, node_id: str, tmp_path: Path
 ) -> None:
@@ -268,6 +343,9 @@ def test_an_operator_does_it_all_from_the_command_line(
     )
     hyprbox("preset", "apply", "system-report", "-t", node_id, "--set", "DETAIL=loud", code=2)
 
+    for words in ("nodes list", f"nodes show {node_id}", "preset list", "preset show system-report", "preset list --local",
+                  f"jobs output {job['id']}", "token list", "audit list --limit 3", "open", "completion bash"):  # fmt: skip
+        assert as_json(*words.split()), words
     every_byte = r"""for i in $(seq 0 255); do printf "\\x$(printf %x "$i")"; done; exit 7"""
     failing = queue_script(running, node_id, apply=every_byte)
     assert hyprbox("jobs", "follow", failing, code=7) == bytes(range(256))
@@ -282,5 +360,6 @@ def test_an_operator_does_it_all_from_the_command_line(
     hyprbox("token", "revoke", made["prefix"])
     hyprbox("nodes", "remove", "cli-2", "--yes")
     assert "token.created" in {event["action"] for event in as_json("audit", "list", "--since", "10m")}
+    _audit_from_the_command_line(running, hyprbox, tmp_path)
     hyprbox("logout")
     hyprbox("status", code=3)

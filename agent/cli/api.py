@@ -16,14 +16,15 @@ from requests.utils import get_environ_proxies
 from agent import __version__
 from agent.cli import logins, masking
 from agent.cli.addresses import DEFAULT_URL, check_url, read_token_file
-from agent.cli.base import Settings
+from agent.cli.base import Settings, ask_code
 from agent.cli.exits import FORBIDDEN, NOT_FOUND, REFUSED, UNREACHABLE, USAGE, LoginNeeded, Trouble, Unreachable
 from agent.client import _ModernTls, _short
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 60.0
 PAGE_SIZE = 200
-TRIES = 3
+TRIES = 4
+MAX_WAIT_SECONDS = 10
 _EXITS = {400: USAGE, 403: FORBIDDEN, 404: NOT_FOUND, 413: USAGE, 422: USAGE, 429: UNREACHABLE}
 _ERRNO = re.compile(r"^\[Errno -?\d+\] ")
 _UNKNOWN_NODE = frozenset({"node_id", "node_ids"})
@@ -59,12 +60,15 @@ class Api:
     def is_logged_in(self) -> bool:
         return bool(self._token or self._login)
 
-    def get(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
-        return _json(self.call("GET", path, params=params))
+    def get(self, path: str, params: Mapping[str, Any] | None = None, *, timeout: float = ANSWER_SECONDS) -> Any:
+        return _json(self.call("GET", path, params=params, timeout=(CONNECT_SECONDS, timeout)))
 
-    def post(self, path: str, body: Mapping[str, Any], *, key: str = "") -> Any:
-        """`key`: an Idempotency-Key. With one, an answer that got lost is asked for again."""
-        return _json(self.call("POST", path, json=dict(body), headers={"Idempotency-Key": key} if key else {}))
+    def post(self, path: str, body: Mapping[str, Any], *, key: str = "", is_repeatable: bool = False) -> Any:
+        """`key`: an Idempotency-Key. With one, or where it changes nothing, an answer that got lost is asked for again."""
+        headers = {"Idempotency-Key": key} if key else {}
+        return _json(
+            self.call("POST", path, json=dict(body), headers=headers, is_repeatable=is_repeatable or bool(key))
+        )
 
     def patch(self, path: str, body: Mapping[str, Any]) -> Any:
         return _json(self.call("PATCH", path, json=dict(body)))
@@ -86,18 +90,39 @@ class Api:
     def count(self, path: str, params: Mapping[str, Any]) -> int:
         return int(self.get(path, {**params, "page_size": 1})["count"])
 
-    def call(self, method: str, path: str, *, public: bool = False, **arguments: Any) -> requests.Response:
+    def call(
+        self, method: str, path: str, *, public: bool = False, is_repeatable: bool = False, **arguments: Any
+    ) -> requests.Response:
         """One call. Raises a `Trouble` that says what is wrong, with the exit code for it."""
         headers = dict(arguments.pop("headers", {}) or {})
-        is_repeatable = method == "GET" or "Idempotency-Key" in headers
         for attempt in range(1, TRIES + 1):
             try:
-                return self._authorised(method, path, headers, public, arguments)
+                return self._stepped_up(method, path, headers, public, arguments)
             except Unreachable as error:
-                if attempt == TRIES or not is_repeatable or not error.detail.get("worth_repeating"):
+                if (
+                    attempt == TRIES
+                    or not (is_repeatable or method == "GET")
+                    or not error.detail.get("worth_repeating")
+                ):
                     raise
-                time.sleep(0.3 * attempt)
+                time.sleep(max(0.3 * attempt, min(MAX_WAIT_SECONDS, float(error.detail.get("retry_after") or 0))))
         raise AssertionError("unreachable")
+
+    def _stepped_up(
+        self, method: str, path: str, headers: dict[str, str], public: bool, arguments: dict[str, Any]
+    ) -> requests.Response:
+        """What is sensitive wants the second factor once more: on a terminal it is asked for, and the call made again."""
+        try:
+            return self._authorised(method, path, headers, public, arguments)
+        except Trouble as error:
+            if error.code != "step_up_required" or not self._login:
+                raise
+            code = ask_code("This needs your second factor. One-time code")
+            if not code:
+                hint = f"{error} In a script, log in with it first: hyprbox login --otp"
+                raise Trouble(hint, code=error.code, exit_code=FORBIDDEN) from None
+        self._authorised("POST", "/api/auth/step-up", {}, False, {"json": {"otp": code}})
+        return self._authorised(method, path, headers, public, arguments)
 
     def _authorised(
         self, method: str, path: str, headers: dict[str, str], public: bool, arguments: dict[str, Any]
@@ -236,8 +261,11 @@ def _failure(api: Api, answer: requests.Response) -> Trouble:
         return LoginNeeded(message, code=code, fields=fields, detail=detail)
     if status in (429, 502, 503, 504):
         wait = answer.headers.get("Retry-After", "")
-        after = f" Try again in {wait} s." if wait.isdigit() and status == 429 else ""
-        return Unreachable(message + after, code=code, detail={**detail, "worth_repeating": status != 429})
+        seconds = int(wait) if wait.isdigit() else 0
+        after = f" Try again in {wait} s." if seconds and status == 429 else ""
+        is_soon = status != 429 or 0 < seconds <= MAX_WAIT_SECONDS
+        told = {**detail, "worth_repeating": is_soon, "retry_after": seconds}
+        return Unreachable(message + after, code=code, detail=told)
     exit_code = _EXITS.get(status, UNREACHABLE if status >= 500 else REFUSED)
     if status == 400 and fields and set(fields) <= _UNKNOWN_NODE:
         exit_code = NOT_FOUND

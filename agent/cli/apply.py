@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import uuid
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +11,12 @@ import click
 
 from agent.cli import names, printing, variables
 from agent.cli.api import Api
-from agent.cli.base import clean, command, confirmed, current, is_tty
-from agent.cli.exits import NotThere, UsageTrouble
-from agent.cli.options import Duration, without_empty
+from agent.cli.base import command, current
+from agent.cli.confirming import confirm_run
+from agent.cli.exits import UsageTrouble
+from agent.cli.options import Duration, Statuses, without_empty
 from agent.cli.printing import Column
-
-LOCAL = "local"
-MAX_TARGETS = 1000
+from agent.cli.targets import Targets
 
 
 @dataclass(frozen=True)
@@ -32,10 +30,22 @@ class Order:
     yes: bool
     timeout_seconds: int | None
     expires_in_seconds: int | None
+    wave_size: int | None = None
+    stop_after: int | None = None
 
     def body(self, confirm: str) -> dict[str, Any]:
         numbers = without_empty(timeout_seconds=self.timeout_seconds, expires_in_seconds=self.expires_in_seconds)
         return {"preset": self.preset, "variables": self.values, "mode": self.mode, "confirm": confirm, **numbers}
+
+    @property
+    def pace(self) -> dict[str, Any]:
+        return without_empty(wave_size=self.wave_size, stop_after_failures=self.stop_after)
+
+    def confirmed(self, risk: str, node_ids: list[str], warnings: list[str]) -> str:
+        """A dry run changes nothing, so nobody is asked about it."""
+        if self.mode == "check":
+            return self.confirm
+        return confirm_run(self.preset, risk, node_ids, confirm=self.confirm, yes=self.yes, warnings=warnings)
 
 
 @command("apply", short_help="Run a preset on servers, or on this machine.")
@@ -44,8 +54,17 @@ class Order:
     "--target", "-t", "targets", multiple=True, metavar="NODE", shell_complete=names.complete_targets,
     help="On this server; may be repeated. `local` is this machine, without a control plane.",
 )  # fmt: skip
-@click.option("--tag", default="", help="On all servers with this tag.")
-@click.option("--group", default="", help="On all servers of this group; with --tag, on those that have both.")
+@click.option(
+    "--tag", "tags", multiple=True, metavar="TAG", shell_complete=names.complete_tags,
+    help="On all servers with this tag, or one of these.",
+)  # fmt: skip
+@click.option(
+    "--group", "groups", multiple=True, metavar="GROUP", shell_complete=names.complete_groups,
+    help="On all servers of this group.",
+)  # fmt: skip
+@click.option(
+    "--status", "statuses", multiple=True, type=Statuses(), help="On all servers that are so, such as online."
+)
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="A variable's value; may be repeated.")
 @click.option("--vars-file", default="", metavar="FILE", help="Values in YAML or JSON; - is stdin. --set comes first.")
 @click.option("--check", is_flag=True, help="A dry run: only see whether something would change.")
@@ -54,20 +73,27 @@ class Order:
 @click.option("--wait", "-w", is_flag=True, help="Follow the output and exit with the job's exit code.")
 @click.option("--timeout", type=Duration(), metavar="TIME", help="End it after this long, such as 15m.")
 @click.option("--expires", type=Duration(), metavar="TIME", help="Give it up if the server has not come by then.")
+@click.option("--wave-size", type=click.IntRange(1, 1000), metavar="N", help="So many servers at a time.")
+@click.option("--stop-after", type=click.IntRange(1, 1000), metavar="N", help="Start no more waves after N failures.")
 def apply(
-    name: str, targets: tuple[str, ...], tag: str, group: str, assignments: tuple[str, ...], vars_file: str,
-    check: bool, confirm: str, yes: bool, wait: bool, timeout: int | None, expires: int | None,
+    name: str, targets: tuple[str, ...], tags: tuple[str, ...], groups: tuple[str, ...], statuses: tuple[str, ...],
+    assignments: tuple[str, ...], vars_file: str, check: bool, confirm: str, yes: bool, wait: bool, timeout: int | None,
+    expires: int | None, wave_size: int | None, stop_after: int | None,
 ) -> int:  # fmt: skip
-    """Run the preset NAME on servers, or with --target=local on this machine."""
-    if bool(targets) == bool(tag or group):
-        raise UsageTrouble("Say where: either --target NODE, or --tag or --group.")
+    """Run the preset NAME on servers, or with --target=local on this machine.
+
+    Of --tag, --group and --status together, a server has to fit each.
+    """
+    where = Targets(targets, tags, groups, statuses)
+    where.check()
     values = variables.gather(assignments, vars_file)
-    order = Order(name, values, "check" if check else "apply", confirm, yes, timeout, expires)
-    if LOCAL in targets:
-        if len(set(targets)) > 1:
-            raise UsageTrouble("--target=local runs here, without a control plane: it goes with no other target.")
-        return _apply_here(order)
-    return _apply_there(order, targets, tag, group, wait)
+    mode = "check" if check else "apply"
+    order = Order(name, values, mode, confirm, yes, timeout, expires, wave_size, stop_after)
+    if not where.is_here:
+        return _apply_there(order, where, wait)
+    if wave_size or stop_after or expires:
+        raise UsageTrouble("--wave-size, --stop-after and --expires are for servers: --target=local runs here, now.")
+    return _apply_here(order)
 
 
 def _apply_here(order: Order) -> int:
@@ -77,90 +103,59 @@ def _apply_here(order: Order) -> int:
 
     preset = local.find(order.preset)
     rendered = local.prepare(preset, order.values, mode=order.mode)
-    _confirmed(order, preset.risk, "this machine")
+    warnings = list(rendered.warnings)
+    order.confirmed(preset.risk, [], warnings)
     sink = None if current().as_json else Sink()
     job = local.run(preset, rendered, mode=order.mode, timeout_seconds=order.timeout_seconds, sink=sink)
     code = tell_end([job])
     if current().as_json:
-        printing.as_json({"batch": None, "jobs": [job]})
+        printing.as_json({"batch": None, "jobs": [job], "warnings": warnings})
     return code
 
 
-def _apply_there(order: Order, targets: tuple[str, ...], tag: str, group: str, wait: bool) -> int:
+def _apply_there(order: Order, where: Targets, wait: bool) -> int:
     from agent.cli.waiting import tell_end, wait_for
 
     api = Api(current())
-    preset = api.get(f"/api/presets/{quote(order.preset, safe='')}")
-    node_ids = list(dict.fromkeys(targets)) or _matching(api, tag, group)
-    confirm = _confirmed(order, preset["risk"], _where(node_ids))
+    path = f"/api/presets/{quote(order.preset, safe='')}"
+    preset = api.get(path)
+    node_ids = where.find(api)
+    # Before anybody is asked anything: the values are judged, and what is odd about them is said.
+    warnings = api.post(f"{path}/render", {"variables": order.values}, is_repeatable=True)["warnings"]
+    confirm = order.confirmed(preset["risk"], node_ids, warnings)
     batch, jobs = _queue(api, order, confirm, node_ids)
     if not wait:
-        _print_queued(batch, jobs)
+        _print_queued(batch, jobs, warnings)
         return 0
-    for job in jobs[:1] if len(jobs) == 1 else []:
-        printing.note(f"Job {job['id']} on {job['node_id']}.")
+    printing.note(f"Job {jobs[0]['id']} on {jobs[0]['node_id']}." if batch is None else f"Batch {batch}.")
     ended = wait_for(api, jobs, batch=batch)
-    code = tell_end(ended)
+    code = tell_end(ended, stopped=_stopped(api, batch))
     if current().as_json:
-        printing.as_json({"batch": batch, "jobs": [with_output(api, job) for job in ended]})
+        found = [with_output(api, job) for job in ended]
+        printing.as_json({"batch": batch, "jobs": found, "warnings": warnings})
     return code
 
 
-def _matching(api: Api, tag: str, group: str) -> list[str]:
-    found = [node["node_id"] for node in api.pages("/api/nodes", without_empty(tag=tag, group=group))]
-    wanted = " and ".join(part for part in (tag and f"the tag “{tag}”", group and f"the group “{group}”") if part)
-    if not found:
-        raise NotThere(f"No server has {wanted}.", code="no_target")
-    if len(found) > MAX_TARGETS:
-        raise UsageTrouble(f"{len(found):,} servers have {wanted}; at most {MAX_TARGETS:,} are possible at once.")
-    return found
-
-
-def _where(node_ids: list[str]) -> str:
-    if len(node_ids) <= 5:
-        return ", ".join(node_ids)
-    return f"{len(node_ids):,} servers ({', '.join(node_ids[:3])}, ...)"
-
-
-def _confirmed(order: Order, risk: str, where: str) -> str:
-    """Asks a person where the risk wants it; returns what to confirm with. Raises `UsageTrouble`, `click.Abort`."""
-    if order.mode == "check" or risk == "safe" or (risk == "confirm" and (order.yes or not _can_ask())):
-        return order.confirm
-    if risk != "dangerous":
-        confirmed(f"Run {order.preset} on {where}?")
-        return order.confirm
-    if order.confirm == order.preset:
-        return order.confirm
-    if order.confirm or not _can_ask():
-        raise UsageTrouble(
-            f"{order.preset} is dangerous: confirm it with --confirm {order.preset}. It would run on {where}.",
-            code="confirm",
-        )
-    question = f"{order.preset} is dangerous and would run on {where}. Type its name to go on"
-    if click.prompt(clean(question), err=True).strip() != order.preset:
-        raise UsageTrouble("That is not its name. Nothing was run.", code="confirm")
-    return order.preset
-
-
-def _can_ask() -> bool:
-    return is_tty(sys.stdin) and is_tty(sys.stderr)
+def _stopped(api: Api, batch: str | None) -> str:
+    """Why the rest of a batch was cancelled; empty when it was not."""
+    return "" if batch is None else api.get(f"/api/jobs/batches/{batch}")["stopped_because"] or ""
 
 
 def _queue(api: Api, order: Order, confirm: str, node_ids: list[str]) -> tuple[str | None, list[dict[str, Any]]]:
     body, key = order.body(confirm), str(uuid.uuid4())
     if len(node_ids) == 1:
         return None, [api.post("/api/jobs", {**body, "node_id": node_ids[0]}, key=key)]
-    answer = api.post("/api/jobs/batches", {**body, "node_ids": node_ids}, key=key)
+    answer = api.post("/api/jobs/batches", {**body, **order.pace, "node_ids": node_ids}, key=key)
     return answer["id"], answer["jobs"]
 
 
-def _print_queued(batch: str | None, jobs: list[dict[str, Any]]) -> None:
+def _print_queued(batch: str | None, jobs: list[dict[str, Any]], warnings: list[str]) -> None:
     if current().as_json:
-        printing.as_json({"batch": batch, "jobs": jobs})
+        printing.as_json({"batch": batch, "jobs": jobs, "warnings": warnings})
         return
     columns = [Column("JOB"), Column("NODE"), Column("STATUS", coloured=True)]
     printing.table(columns, [(job["id"], job["node_id"], job["status"]) for job in jobs], empty="")
-    follow = f"hyprbox jobs follow {jobs[0]['id']}" if len(jobs) == 1 else f"hyprbox jobs list --batch {batch}"
+    follow = f"hyprbox jobs follow {jobs[0]['id']}" if batch is None else f"hyprbox jobs follow --batch {batch}"
     printing.note(f"See how it goes: {follow}")
 
 

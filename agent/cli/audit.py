@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ import requests
 from agent.cli import printing
 from agent.cli.api import Api, unreachable
 from agent.cli.base import current, family
-from agent.cli.exits import REFUSED, Trouble
+from agent.cli.exits import REFUSED, USAGE, Trouble, UsageTrouble
 from agent.cli.options import SINCE, chosen_limit, limits, without_empty
 from agent.cli.printing import Column
+from agent.cli.sinks import Sink
 
+VERIFY_SECONDS = 600.0  # 50,000 entries a second, and there may be millions
 audit = family("audit", "Who did what, and whether the record is whole. For admins.")
 
 
@@ -61,53 +63,104 @@ def _detail(detail: dict[str, Any]) -> str:
     return ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in detail.items())
 
 
-@audit.command("export")
+@audit.command("export", short_help="All that matches, for a file or another program.")
 @_filters
-@click.option("--format", "form", type=click.Choice(["csv", "jsonl"]), default="jsonl", show_default=True)
+@click.option("--format", "form", type=click.Choice(["csv", "jsonl"]), help="Lines of JSON without it.")
 @click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="Into this file, not to stdout.")
-def export(form: str, output: Path | None, **filters: Any) -> None:
-    """All that matches, for a file or another program."""
+def export(form: str | None, output: Path | None, **filters: Any) -> None:
+    """All that matches, newest first, for a file or another program. With --json on stdout: one array."""
+    as_array = current().as_json and output is None
+    if as_array and form == "csv":
+        raise UsageTrouble("Choose one of --json and --format csv.")
+    form = form or "jsonl"
     api = Api(current())
-    written = 0
     with api.download("/api/audit/export", {"format": form, **without_empty(**filters)}) as answer:
-        target = sys.stdout.buffer if output is None else _opened(output)
-        try:
-            for piece in answer.iter_content(64 * 1024):
-                written += target.write(piece)
-        except requests.exceptions.RequestException as error:
-            raise unreachable(api.url, error) from None
-        finally:
-            target.flush()
-            if output is not None:
-                target.close()
+        pieces = _pieces(api, answer)
+        if output is not None:
+            written = _save(output, pieces)
+        elif as_array:
+            _print_array(pieces)
+        else:
+            _print(pieces)
     if output is not None and current().as_json:
         printing.as_json({"file": str(output), "format": form, "bytes": written})
     elif output is not None:
         printing.note(f"{written:,} bytes in {output}.")
 
 
-def _opened(path: Path) -> Any:
+def _pieces(api: Api, answer: requests.Response) -> Iterator[bytes]:
     try:
-        # 0600: it tells who did what from where.
-        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb")
+        yield from answer.iter_content(64 * 1024)
+    except requests.exceptions.RequestException as error:
+        raise unreachable(api.url, error) from None
+
+
+def _print(pieces: Iterator[bytes]) -> None:
+    sink = Sink()  # on a terminal without what commands it: an entry may quote anything
+    for piece in pieces:
+        sink.write("stdout", piece)
+    sink.close()
+
+
+def _print_array(pieces: Iterator[bytes]) -> None:
+    """The lines as one document, however long it is."""
+    before, rest = "[\n", b""
+    for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            printing.write(before + "  " + line.decode("utf-8", "replace"))
+            before = ",\n"
+    printing.write("[]\n" if before == "[\n" else "\n]\n")
+
+
+def _save(path: Path, pieces: Iterator[bytes]) -> int:
+    """Whole or not at all; how many bytes it has. 0600: it tells who did what from where."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+            written = sum(file.write(piece) for piece in pieces)
+        os.replace(aside, path)
     except OSError as error:
         raise Trouble(f"{path} cannot be written: {error.strerror}.", code="not_writable") from None
+    finally:
+        aside.unlink(missing_ok=True)
+    return written
 
 
 @audit.command("verify", short_help="Whether the record is whole.")
 def verify() -> int:
-    """Ask the server whether the record is whole; exit 1 when it is not, or when that cannot be told."""
-    found = Api(current()).get("/api/audit/verify")
+    """Ask the server whether the record is whole: exit code 0 intact, 1 tampered with, 2 when that cannot be told."""
+    found = Api(current()).get("/api/audit/verify", timeout=VERIFY_SECONDS)
     if current().as_json:
         printing.as_json(found)
-        return 0 if found["intact"] else REFUSED
-    if found["intact"] is None:
-        raise Trouble(f"Whether the record is intact cannot be told: {found.get('why')}", code="cannot_tell")
-    if not found["intact"]:
+    else:
+        _tell(found)
+    codes: dict[Any, int] = {True: 0, False: REFUSED}
+    return codes.get(found["intact"], USAGE)
+
+
+def _tell(found: dict[str, Any]) -> None:
+    """Good news to stdout, bad ones to stderr."""
+    head, read = found["head"], f"{found['checked']:,} entries were read"
+    if found["intact"]:
+        printing.say(f"The record is intact: {read}, up to number {head['n']:,}.")
+        printing.facts(
+            {
+                "Head": head["hash"],
+                "Checkpoints": f"{found['checkpoints']:,}, the last at {found['signed_to']:,}",
+                "Not chained yet": found["pending"] or None,
+            }
+        )
+    elif found["intact"] is None:
+        printing.complain(f"Whether the record is intact cannot be told: {_sentence(found['why'])} {read}.")
+    else:
         bad = found["first_bad"] or {}
-        raise Trouble(f"The record is not intact from entry {bad.get('n')} on: {bad.get('why')}", code="not_intact")
-    printing.say(f"The record is intact: {found['checked']:,} checked.")
-    return 0
+        kind = f" ({bad['kind']})" if bad.get("kind") else ""
+        printing.complain(f"The record is not intact from entry {bad.get('n')} on{kind}: {_sentence(bad.get('why'))}")
+
+
+def _sentence(text: Any) -> str:
+    return f"{str(text or 'the server does not say why').strip().rstrip('.')}."
 
 
 COMMANDS = {"audit": audit}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any, Callable
 
@@ -100,6 +101,15 @@ def confirmed(question: str) -> None:
     """Ask a person yes or no, on stderr. Raises `Trouble` for a no."""
     if not click.confirm(clean(question), err=True):
         raise Trouble("Nothing was done.", code="declined")
+
+
+def ask_code(question: str) -> str:
+    """A one-time code from whoever sits at the terminal; empty without a terminal, for a program, or without an answer."""
+    context = click.get_current_context(silent=True)
+    is_silent = context is None or settings_of(context).as_json
+    if is_silent or not (is_tty(sys.stdin) and is_tty(sys.stderr)):
+        return ""
+    return str(click.prompt(question, hide_input=True, default="", show_default=False, err=True)).strip()
 
 
 def is_tty(stream: Any | None) -> bool:

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import sys
-from pathlib import Path
 from typing import Any
 
 import click
-import requests
 
 from agent.cli import names, printing
-from agent.cli.api import Api, unreachable
+from agent.cli.api import Api
 from agent.cli.base import current, family
-from agent.cli.exits import Trouble, exit_code_of
-from agent.cli.follow import STREAMS
-from agent.cli.options import SINCE, chosen_limit, limits, without_empty
+from agent.cli.exits import FORBIDDEN, REFUSED, Trouble, UsageTrouble, exit_code_of
+from agent.cli.options import BATCH, JOB, MAYBE_JOB, SINCE, chosen_limit, limits, without_empty
+from agent.cli.outputs import output
 from agent.cli.printing import Column
-from agent.cli.sinks import Sink
 from agent.cli.waiting import tell_end, wait_for
 
 jobs = family("jobs", "What was run: follow, cancel, retry, output.")
 STATUSES = ("queued", "running", "succeeded", "failed", "cancelled")
-JOB = click.argument("job_id", metavar="JOB", type=click.UUID)
 
 
 @jobs.command("list")
@@ -34,12 +28,18 @@ JOB = click.argument("job_id", metavar="JOB", type=click.UUID)
 @click.option("--batch", type=click.UUID, help="Only of this batch.")
 @click.option("--by", "created_by", default="", metavar="EMAIL", help="Only those that this person queued.")
 @click.option("--since", type=SINCE, metavar="TIME", help="Queued from this on: 2h, 7d or a date.")
+@click.option("--local", is_flag=True, help="Instead, what was run here with --target=local; as root.")
 @limits
 def list_jobs(
-    status: tuple[str, ...], node: str, preset: str, batch: Any, created_by: str, since: str | None,
+    status: tuple[str, ...], node: str, preset: str, batch: Any, created_by: str, since: str | None, local: bool,
     limit: int | None, everything: bool,
 ) -> None:  # fmt: skip
     """Jobs, the newest first."""
+    if local:
+        if status or node or preset or batch or created_by or since:
+            raise UsageTrouble("--local takes no other filter than --limit or --all.")
+        _list_local(chosen_limit(limit, everything))
+        return
     query = without_empty(
         status=tuple(each.upper() for each in status), node_id=node, preset=preset, batch=batch and str(batch),
         created_by=created_by, since=since,
@@ -62,6 +62,32 @@ def _row(job: dict[str, Any]) -> list[Any]:
     return [job["id"], job["status"], job["node_id"], name, exit_code, printing.took(job), queued, job["created_by"]]
 
 
+def _list_local(limit: int | None) -> None:
+    from agent.cli import record
+
+    try:
+        found = record.runs()[:limit]
+    except OSError as error:
+        code = FORBIDDEN if isinstance(error, PermissionError) else REFUSED
+        raise Trouble(f"{record.path()} cannot be read: {error.strerror}.", exit_code=code) from None
+    if current().as_json:
+        printing.as_json(found)
+        return
+    columns = [
+        Column("STARTED"), Column("STATUS", coloured=True), Column("PRESET"), Column("EXIT", right=True, minor=1),
+        Column("TOOK", minor=2), Column("BY", minor=3),
+    ]  # fmt: skip
+    rows = [
+        (
+            printing.ago(run["started_at"]), run.get("status") or "UNKNOWN",
+            run["preset"] + (" (check)" if run["mode"] == "check" else ""), run.get("exit_code"),
+            printing.took(run) if run.get("finished_at") else "", run["created_by"],
+        )
+        for run in found
+    ]  # fmt: skip
+    printing.table(columns, rows, empty="Nothing was run here without a control plane.")
+
+
 @jobs.command("show")
 @JOB
 @click.option("--script", is_flag=True, help="Print the script that was frozen for it, and nothing else.")
@@ -78,7 +104,7 @@ def show(job_id: Any, script: bool) -> None:
     printing.facts(_facts(job))
     if job["phases"]:
         printing.write("\n")
-        columns = [Column("PHASE"), Column("EXIT", right=True), Column("TOOK")]
+        columns = [Column("PHASE"), Column("EXIT", right=True), Column("TOOK"), Column("MEANS")]
         printing.table(columns, [_phase_row(phase) for phase in job["phases"]], empty="")
 
 
@@ -107,17 +133,34 @@ def _facts(job: dict[str, Any]) -> dict[str, Any]:
 
 def _phase_row(phase: dict[str, Any]) -> tuple[Any, ...]:
     if phase["skipped"]:
-        return phase["name"], "skipped", ""
+        return phase["name"], "", "", "not needed"
     code = phase["exit_code"] if phase["exit_code"] is not None else f"signal {phase['signal']}"
-    return phase["name"], code, printing.duration(phase["duration_ms"] / 1000)
+    return phase["name"], code, printing.duration(phase["duration_ms"] / 1000), _meaning(phase["name"], code)
+
+
+def _meaning(name: str, code: Any) -> str:
+    if name == "check":
+        return {0: "already as wanted", 1: "not so yet"}.get(code, "failed")
+    done = {"apply": "applied", "verify": "it is so now", "rollback": "rolled back"}
+    return done.get(name, "done") if code == 0 else "failed"
 
 
 @jobs.command("follow", short_help="The output from its beginning, live.")
-@JOB
-def follow(job_id: Any) -> int:
-    """The output from its beginning, live until the end; exits with the job's exit code."""
+@MAYBE_JOB
+@BATCH
+def follow(job_id: Any, batch: Any) -> int:
+    """The output from its beginning, live until the end; exits with the job's exit code.
+
+    Of a --batch: the output of all its jobs, each line with the name of its server; 0 when every one ended with 0, else 1.
+    """
+    _one_of(job_id, batch)
     api = Api(current())
-    return _followed(api, api.get(f"/api/jobs/{job_id}"))
+    return _batch_followed(api, str(batch)) if batch else _followed(api, api.get(f"/api/jobs/{job_id}"))
+
+
+def _one_of(job: Any, batch: Any) -> None:
+    if bool(job) == bool(batch):
+        raise UsageTrouble("Name a JOB, or all jobs of one order with --batch BATCH.")
 
 
 def _followed(api: Api, job: dict[str, Any]) -> int:
@@ -130,12 +173,32 @@ def _followed(api: Api, job: dict[str, Any]) -> int:
     return exit_code_of(ended)
 
 
+def _batch_followed(api: Api, batch: str) -> int:
+    from agent.cli.apply import with_output
+
+    api.get(f"/api/jobs/batches/{batch}")  # there is such a batch
+    found = list(reversed(api.pages("/api/jobs", {"batch": batch})))
+    ended = wait_for(api, found, batch=batch)
+    stopped = api.get(f"/api/jobs/batches/{batch}")["stopped_because"] or ""
+    code = tell_end(ended, stopped=stopped)
+    if current().as_json:
+        printing.as_json({"batch": batch, "jobs": [with_output(api, job) for job in ended]})
+    return code
+
+
 @jobs.command("cancel", short_help="Cancel jobs.")
-@click.argument("job_ids", metavar="JOB...", nargs=-1, required=True, type=click.UUID)
+@click.argument("job_ids", metavar="[JOB]...", nargs=-1, type=click.UUID)
+@BATCH
 @click.option("--force", is_flag=True, help="Give up a job whose server cannot be reached; for admins.")
-def cancel(job_ids: tuple[Any, ...], force: bool) -> None:
+def cancel(job_ids: tuple[Any, ...], batch: Any, force: bool) -> None:
     """Cancel jobs: a queued one ends at once, a running one as soon as its server has ended all that it started."""
+    _one_of(job_ids, batch)
     api = Api(current())
+    if batch:
+        if force:
+            raise UsageTrouble("--force is for single jobs: name them.")
+        _cancel_batch(api, str(batch))
+        return
     ended = [api.post(f"/api/jobs/{job_id}/cancel", {"force": force}) for job_id in job_ids]
     if current().as_json:
         printing.as_json(ended)
@@ -145,72 +208,39 @@ def cancel(job_ids: tuple[Any, ...], force: bool) -> None:
         printing.say(f"{job['id']} on {job['node_id']} " + ("is cancelled." if is_over else "is being cancelled."))
 
 
-@jobs.command("retry")
-@JOB
-@click.option("--wait", "-w", is_flag=True, help="Follow the output and exit with the job's exit code.")
-def retry(job_id: Any, wait: bool) -> int:
-    """Queue the same once more, as a new job."""
-    api = Api(current())
-    job = api.post(f"/api/jobs/{job_id}/retry", {})
-    if wait:
-        printing.note(f"Job {job['id']} on {job['node_id']}.")
-        return _followed(api, job)
+def _cancel_batch(api: Api, batch: str) -> None:
+    found = api.post(f"/api/jobs/batches/{batch}/cancel", {})
     if current().as_json:
-        printing.as_json(job)
+        printing.as_json(found)
+        return
+    counts = found["counts"]
+    still = f", {printing.plural(counts['RUNNING'], 'job')} being cancelled" if counts["RUNNING"] else ""
+    printing.say(f"{printing.plural(counts['CANCELLED'], 'job')} cancelled{still}.")
+
+
+@jobs.command("retry", short_help="Queue the same once more, as a new job.")
+@MAYBE_JOB
+@BATCH
+@click.option("--wait", "-w", is_flag=True, help="Follow the output and exit with the job's exit code.")
+def retry(job_id: Any, batch: Any, wait: bool) -> int:
+    """Queue the same once more, as a new job; of a --batch those that failed, as a new batch."""
+    _one_of(job_id, batch)
+    api = Api(current())
+    if batch:
+        made = api.post(f"/api/jobs/batches/{batch}/retry", {})
+        if wait:
+            return _batch_followed(api, made["id"])
     else:
-        printing.say(job["id"])
+        made = api.post(f"/api/jobs/{job_id}/retry", {})
+        if wait:
+            printing.note(f"Job {made['id']} on {made['node_id']}.")
+            return _followed(api, made)
+    if current().as_json:
+        printing.as_json(made)
+    else:
+        printing.say(made["id"])
     return 0
 
 
-@jobs.command("output", short_help="What a job wrote, byte for byte.")
-@JOB
-@click.option("--stream", type=click.Choice(STREAMS), help="Only this one, to stdout.")
-@click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="Into this file; with --stream.")
-def output(job_id: Any, stream: str | None, output: Path | None) -> None:
-    """What the job wrote, byte for byte: its stdout to stdout, its stderr to stderr."""
-    api = Api(current())
-    if current().as_json:
-        printing.as_json({name: _as_document(api, job_id, name) for name in ([stream] if stream else STREAMS)})
-        return
-    if output is not None:
-        _save(api, job_id, stream or "stdout", output)
-        return
-    for name in [stream] if stream else STREAMS:
-        _copy(api, job_id, name, "stdout" if stream else name)
-
-
-def _copy(api: Api, job_id: Any, stream: str, target: str) -> None:
-    sink = Sink()
-    with api.download(f"/api/jobs/{job_id}/output", {"stream": stream}) as answer:
-        first = int(answer.headers.get("X-First-Offset", 0))
-        if first:
-            sink.gap(stream, first)
-        try:
-            for piece in answer.iter_content(64 * 1024):
-                sink.write(target, piece)
-        except requests.exceptions.RequestException as error:
-            raise unreachable(api.url, error) from None
-    sink.close()
-
-
-def _as_document(api: Api, job_id: Any, stream: str) -> dict[str, Any]:
-    """`text` is for people; `base64` has every byte."""
-    answer = api.call("GET", f"/api/jobs/{job_id}/output", params={"stream": stream})
-    return {
-        "first_offset": int(answer.headers.get("X-First-Offset", 0)),
-        "total_bytes": int(answer.headers.get("X-Total-Bytes", len(answer.content))),
-        "text": answer.content.decode("utf-8", "replace"),
-        "base64": base64.b64encode(answer.content).decode(),
-    }
-
-
-def _save(api: Api, job_id: Any, stream: str, path: Path) -> None:
-    content = api.call("GET", f"/api/jobs/{job_id}/output", params={"stream": stream}).content
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise Trouble(f"{path} cannot be written: {error.strerror}.", code="not_writable") from None
-    print(f"{len(content):,} bytes in {path}.", file=sys.stderr)
-
-
+jobs.add_command(output)
 COMMANDS = {"jobs": jobs}

@@ -1,6 +1,6 @@
 """Running a preset on this very machine, without a server: the agent's own runner does it.
 
-What is missing here is what the server brings: queue, signature, audit and the kept output.
+What is missing here is what the server brings: queue, signature, audit and the kept output. `agent.cli.record` notes who ran what.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from agent import config, processes, secretrefs
+from agent.cli import record
 from agent.cli.exits import FORBIDDEN, NEVER_RAN, NOT_FOUND, USAGE, Trouble
 from agent.cli.sinks import Sink
 from agent.delivery import cut_short, start_runner
@@ -81,18 +82,23 @@ def run(
         folder.write(
             "intent", {"payload": base64.b64encode(_payload(folder, preset, rendered, mode, seconds)).decode()}
         )
-        run = _Run(folder, secrets, sink)
-        result = run.until_it_ends()
-        job = {
+        begun = {
             "id": folder.job_id,
-            "node_id": NODE,
             "preset": preset.name,
             "revision": rendered.revision,
             "mode": mode,
             "script_sha256": rendered.sha256,
-            **{key: value for key, value in result.items() if key != "output_detached"},
-            "status": str(result["status"]).upper(),
         }
+        record.begin(begun)
+        try:
+            run = _Run(folder, secrets, sink)
+            result = run.until_it_ends()
+        except Trouble:
+            record.end({**begun, "status": "FAILED", "reason": "agent_error"})
+            raise
+        ended = {key: value for key, value in result.items() if key != "output_detached"}
+        job = {**begun, "node_id": NODE, **ended, "status": str(result["status"]).upper()}
+        record.end(job)
         if sink is None:
             job.update({stream: run.kept(index) for index, stream in enumerate(STREAMS)})
         return job

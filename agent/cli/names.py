@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def remember(url: str, **found: list[str]) -> None:
         os.rename(temporary, _path())
 
 
-def _names(kind: str, path: str, key: str, **query: int) -> list[str]:
+def _names(kind: str, path: str, pick: Callable[[Any], list[str]], **query: int) -> list[str]:
+    """The names of this kind; `pick` takes them out of one row of what the path answers."""
     from agent.cli.api import Api
     from agent.cli.base import Settings
     from agent.cli.exits import Trouble
@@ -55,15 +57,27 @@ def _names(kind: str, path: str, key: str, **query: int) -> list[str]:
             answer = api.call("GET", path, params=query, timeout=(ASK_SECONDS, ASK_SECONDS)).json()
         except Trouble:
             return list(known["names"])
-        found = [row[key] for row in answer["results"]]
+        found = list(dict.fromkeys(name for row in answer["results"] for name in pick(row)))
         remember(api.url, **{kind: found})
         return found
     except (Trouble, ValueError, KeyError, TypeError):  # a completion never complains
         return []
 
 
+def _of_nodes(kind: str, pick: Callable[[Any], list[str]], incomplete: str) -> list[str]:
+    return [name for name in _names(kind, "/api/nodes", pick, page_size=200) if name.startswith(incomplete)]
+
+
 def complete_nodes(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    return [name for name in _names("nodes", "/api/nodes", "node_id", page_size=200) if name.startswith(incomplete)]
+    return _of_nodes("nodes", lambda row: [row["node_id"]], incomplete)
+
+
+def complete_tags(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    return _of_nodes("tags", lambda row: list(row["tags"]), incomplete)
+
+
+def complete_groups(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    return _of_nodes("groups", lambda row: [row["group"]] if row["group"] else [], incomplete)
 
 
 def complete_targets(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
@@ -72,5 +86,6 @@ def complete_targets(ctx: click.Context, parameter: click.Parameter, incomplete:
 
 
 def complete_presets(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    found = _names("presets", "/api/presets", "name") or [path.stem for path in sorted(CATALOGUE.glob("*.yaml"))]
+    found = _names("presets", "/api/presets", lambda row: [row["name"]])
+    found = found or [path.stem for path in sorted(CATALOGUE.glob("*.yaml"))]
     return [name for name in found if name.startswith(incomplete)]

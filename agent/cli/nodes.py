@@ -12,25 +12,11 @@ from agent.cli import names, printing
 from agent.cli.api import Api
 from agent.cli.base import confirmed, current, family, is_tty
 from agent.cli.exits import UsageTrouble
-from agent.cli.options import without_empty
+from agent.cli.options import STATUSES, Statuses, without_empty
 from agent.cli.printing import Column
 from agent.cli.status import why
 
 nodes = family("nodes", "The servers. How they are, their tags, and forgetting them.")
-STATUSES = ("online", "warning", "critical", "offline", "unknown")
-
-
-class _Statuses(click.ParamType):  # type: ignore[type-arg]
-    """One status, or several with commas between them, in whatever case."""
-
-    name = "status"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        wanted = [part.strip().lower() for part in str(value).split(",") if part.strip()]
-        for part in wanted:
-            if part not in STATUSES:
-                self.fail(f"“{part}” is not one of {', '.join(STATUSES)}.", param, ctx)
-        return ",".join(wanted).upper()
 
 
 def path_of(node_id: str) -> str:
@@ -38,9 +24,9 @@ def path_of(node_id: str) -> str:
 
 
 @nodes.command("list")
-@click.option("--status", multiple=True, type=_Statuses(), help=f"Only these: {', '.join(STATUSES)}.")
-@click.option("--group", default="", help="Only this group.")
-@click.option("--tag", default="", help="Only with this tag.")
+@click.option("--status", multiple=True, type=Statuses(), help=f"Only these: {', '.join(STATUSES)}.")
+@click.option("--group", default="", shell_complete=names.complete_groups, help="Only this group.")
+@click.option("--tag", default="", shell_complete=names.complete_tags, help="Only with this tag.")
 @click.option("--search", "-q", default="", metavar="TEXT", help="Only where the name or address has this.")
 @click.option("--order", default="", metavar="FIELD", help="Such as node_id, status or last_seen_at; -FIELD reverses.")
 def list_nodes(status: tuple[str, ...], group: str, tag: str, search: str, order: str) -> None:

@@ -13,6 +13,7 @@ from agent.cli.exits import UsageTrouble
 _AGO = re.compile(r"([0-9]{1,6})\s*(s|m|h|d|w)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 DEFAULT_LIMIT = 50
+STATUSES = ("online", "warning", "critical", "offline", "unknown")
 
 
 class Moment(click.ParamType):  # type: ignore[type-arg]
@@ -51,8 +52,26 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
         return int(match[1]) * _SECONDS[match[2] or "s"]
 
 
+class Statuses(click.ParamType):  # type: ignore[type-arg]
+    """One status of a server, or several with commas between them, in whatever case."""
+
+    name = "status"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        wanted = [part.strip().lower() for part in str(value).split(",") if part.strip()]
+        for part in wanted:
+            if part not in STATUSES:
+                self.fail(f"“{part}” is not one of {', '.join(STATUSES)}.", param, ctx)
+        return ",".join(wanted).upper()
+
+
 SINCE = Moment()
 FROM_NOW = Moment(forward=True)
+
+
+JOB = click.argument("job_id", metavar="JOB", type=click.UUID)
+MAYBE_JOB = click.argument("job_id", metavar="[JOB]", required=False, type=click.UUID)
+BATCH = click.option("--batch", type=click.UUID, metavar="BATCH", help="All jobs of this batch.")
 
 
 def limits(function: Any) -> Any:

@@ -19,9 +19,12 @@ _COLOURS = {
     "CRITICAL": "red", "FAILED": "red", "OFFLINE": "red", "CANCELLED": "magenta", "UNKNOWN": "dim",
     "safe": "green", "confirm": "yellow", "dangerous": "red",
 }  # fmt: skip
+_CODES = {"green": 32, "yellow": 33, "cyan": 36, "red": 31, "magenta": 35, "dim": 2}
+_MARKS = {"SUCCEEDED": "✓", "FAILED": "✗", "CANCELLED": "–"}
 _UNITS = ((86400 * 365, "y"), (86400, "d"), (3600, "h"), (60, "min"))
 
 GAP = 2
+MIN_WRAP = 30
 FLEXIBLE_WIDTH = 12  # what a column that may be shortened should at least have
 
 
@@ -57,6 +60,17 @@ def note(text: str) -> None:
     """A remark beside the output: for people only, so only where a person looks."""
     if is_tty(sys.stderr) and not current().as_json:
         print(clean(text), file=sys.stderr, flush=True)
+
+
+def warn(text: str) -> None:
+    """What a person should know before it is too late, and a log too; for programs it is in the answer."""
+    if not current().as_json:
+        print("hyprbox: warning: " + clean(text), file=sys.stderr, flush=True)
+
+
+def complain(text: str) -> None:
+    """A sentence about what went wrong, as the program's last words are written."""
+    print("hyprbox: " + clean(text), file=sys.stderr, flush=True)
 
 
 def say(text: str) -> None:
@@ -144,20 +158,35 @@ def paragraph(text: str) -> None:
 
 
 def facts(pairs: Mapping[str, Any]) -> None:
-    """A name and its value on each line; what is empty is left out."""
+    """A name and its value on each line; what is empty is left out. On a terminal long values stay in their column."""
     shown = {name: clean(value) for name, value in pairs.items() if value not in (None, "", [], {})}
     width = max((len(name) for name in shown), default=0)
+    room = shutil.get_terminal_size().columns - width - GAP if is_terminal() else 0
     for name, value in shown.items():
-        write(f"{name.ljust(width)}  {styled(value) if value in _COLOURS else value}\n")
+        is_long = room >= MIN_WRAP and len(value) > room
+        lines = textwrap.wrap(value, room, break_long_words=False, break_on_hyphens=False) if is_long else [value]
+        write(f"{_tinted(name.ljust(width), 'dim', sys.stdout)}{' ' * GAP}{styled(lines[0])}\n")
+        for line in lines[1:]:
+            write(f"{' ' * (width + GAP)}{line}\n")
 
 
 def styled(text: str) -> str:
-    """In its colour, where there are colours."""
-    if not is_tty(sys.stdout) or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+    """A status or a risk in its colour, where there are colours; anything else as it is."""
+    return _tinted(text, _COLOURS.get(text, ""), sys.stdout)
+
+
+def verdict(status: str, text: str) -> None:
+    """How a job ended, on stderr: for a person with a mark in front, for a log as the program's words."""
+    is_plain = not is_tty(sys.stderr) or "utf" not in (sys.stderr.encoding or "").lower()
+    mark = "hyprbox:" if is_plain else _tinted(_MARKS.get(status, "•"), _COLOURS.get(status, ""), sys.stderr)
+    print(f"{mark} {clean(text)}", file=sys.stderr, flush=True)
+
+
+def _tinted(text: str, colour: str, stream: Any) -> str:
+    code = _CODES.get(colour)
+    if not code or not is_tty(stream) or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return text
-    codes = {"green": 32, "yellow": 33, "cyan": 36, "red": 31, "magenta": 35, "dim": 2}
-    code = codes.get(_COLOURS.get(text, ""))
-    return f"\x1b[{code}m{text}\x1b[0m" if code else text
+    return f"\x1b[{code}m{text}\x1b[0m"
 
 
 def parse_time(text: str) -> datetime:

@@ -11,7 +11,7 @@ from typing import Any
 from agent.cli import printing
 from agent.cli.api import Api
 from agent.cli.base import clean, current, is_tty
-from agent.cli.exits import INTERRUPTED, Trouble, Unreachable, exit_code_of_all
+from agent.cli.exits import INTERRUPTED, Trouble, Unreachable, exit_code_of, exit_code_of_all
 from agent.cli.follow import Follower, Patience
 from agent.cli.outcomes import sentence
 from agent.cli.sinks import Sink
@@ -28,26 +28,41 @@ def wait_for(api: Api, jobs: list[dict[str, Any]], *, batch: str | None = None) 
         return _Several(api, jobs, batch).run()
     except KeyboardInterrupt:
         api.settle()
-        raise _stopped_waiting([job["id"] for job in jobs]) from None
+        raise _stopped_waiting([job["id"] for job in jobs], batch) from None
 
 
-def tell_end(jobs: Iterable[dict[str, Any]]) -> int:
-    """A sentence for each job that did not succeed, for the others only where a person looks; returns the exit code."""
-    jobs = list(jobs)
+def tell_end(jobs: Iterable[dict[str, Any]], *, stopped: str = "") -> int:
+    """How each of several jobs ended, a line for each; of a single one only a failure, but for people. The exit code.
+
+    `stopped`: why the rest of the batch was cancelled.
+    """
+    jobs = sorted(jobs, key=lambda job: ("SUCCEEDED", "CANCELLED", "FAILED").index(job["status"]))
     if not current().as_json:
-        Sink.new_line(is_wanted=is_tty(sys.stderr) or any(job["status"] != "SUCCEEDED" for job in jobs))
+        are_told = is_tty(sys.stderr) or len(jobs) > 1
+        Sink.new_line(is_wanted=are_told or any(job["status"] != "SUCCEEDED" for job in jobs))
         for job in jobs:
-            if job["status"] == "SUCCEEDED":
-                printing.note(sentence(job))
-            else:
-                print("hyprbox: " + clean(sentence(job)), file=sys.stderr, flush=True)
+            if are_told or job["status"] != "SUCCEEDED":
+                printing.verdict(job["status"], sentence(job))
+        if len(jobs) > 1:
+            printing.verdict("FAILED" if any(map(exit_code_of, jobs)) else "SUCCEEDED", _in_all(jobs))
+        if stopped:
+            printing.complain(f"The rest was cancelled: {stopped}")
     return exit_code_of_all(jobs)
 
 
-def _stopped_waiting(ids: list[str]) -> Trouble:
-    what = "The job goes on. Cancel it" if len(ids) == 1 else f"The {len(ids)} jobs go on. Cancel them"
-    named = " ".join(ids[:3]) + (" ..." if len(ids) > 3 else "")
-    return Trouble(f"{what} with: hyprbox jobs cancel {named}", code="interrupted", exit_code=INTERRUPTED)
+def _in_all(jobs: list[dict[str, Any]]) -> str:
+    """`38 of 40 succeeded, 2 failed.`"""
+    counted = {status: sum(job["status"] == status for job in jobs) for status in ("SUCCEEDED", "FAILED", "CANCELLED")}
+    others = "".join(
+        f", {number:,} {status.lower()}" for status, number in counted.items() if number and status != "SUCCEEDED"
+    )
+    return f"{counted['SUCCEEDED']:,} of {len(jobs):,} succeeded{others}."
+
+
+def _stopped_waiting(ids: list[str], batch: str | None) -> Trouble:
+    what = "The job goes on. Cancel it" if len(ids) == 1 else f"The {len(ids):,} jobs go on. Cancel them"
+    which = f"--batch {batch}" if batch else " ".join(ids)
+    return Trouble(f"{what} with: hyprbox jobs cancel {which}", code="interrupted", exit_code=INTERRUPTED)
 
 
 class _Watcher:

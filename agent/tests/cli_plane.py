@@ -75,6 +75,9 @@ class Plane:
         self.refreshes = 0
         self.role = "operator"
         self.verdict: Any = {}
+        self.log: list[bytes] = []  # pieces of the audit's export
+        self.warnings: list[str] = []
+        self.stopped: str | None = None  # why batches are cut short
         self.needs_otp = ""  # or the code of the error when it is missing
         self.seen: list[tuple[str, str, Any, dict[str, str]]] = []
         plane = self
@@ -132,6 +135,8 @@ class Plane:
                 self._check(http)
             if url.path.endswith("/stream"):
                 self._stream(http, url.path.split("/")[3])
+            elif url.path == "/api/audit/export":
+                self._export(http)
             elif url.path.endswith("/output"):
                 self._output(http, url.path.split("/")[3], query["stream"][0])
             else:
@@ -158,7 +163,8 @@ class Plane:
         known: dict[tuple[str, str], Callable[..., Any]] = {
             ("POST", "auth"): self._auth, ("GET", "auth"): self._auth, ("GET", "nodes"): self._get_nodes,
             ("PATCH", "nodes"): self._patch_node, ("DELETE", "nodes"): lambda *_: (204, None),
-            ("GET", "presets"): self._get_presets, ("GET", "jobs"): self._get_jobs, ("POST", "jobs"): self._post_jobs,
+            ("GET", "presets"): self._get_presets, ("POST", "presets"): self._render,
+            ("GET", "jobs"): self._get_jobs, ("POST", "jobs"): self._post_jobs,
             ("GET", "audit"): lambda *_: (200, self.verdict),
         }  # fmt: skip
         if (method, parts[0]) not in known:
@@ -221,7 +227,14 @@ class Plane:
             raise Refusal(404, "unknown_preset", f"There is no preset “{parts[0]}”.")
         return 200, self.presets[parts[0]]
 
+    def _render(self, parts: list[str], _query: Any, _body: Any) -> tuple[int, Any]:
+        return 200, {"script": "#!/bin/bash\n", "sha256": "0" * 64, "revision": "0" * 64, "warnings": self.warnings}
+
     def _get_jobs(self, parts: list[str], query: Any, _body: Any) -> tuple[int, Any]:
+        if parts and parts[0] == "batches":
+            if not any(each["batch"] == parts[1] for each in self.jobs.values()):
+                raise Refusal(404, "unknown_batch", "There is no batch with that id.")
+            return 200, {"id": parts[1], "stopped_because": self.stopped}
         if parts:
             if parts[0] not in self.jobs:
                 raise Refusal(404, "unknown_job", "There is no job with that id.")
@@ -231,6 +244,8 @@ class Plane:
         return 200, self._page(found, query)
 
     def _post_jobs(self, parts: list[str], _query: Any, body: Any) -> tuple[int, Any]:
+        if len(parts) == 3:
+            return self._post_batch(parts[1], parts[2])
         if len(parts) == 2:
             return 200, self.jobs[parts[0]]
         wanted = body["node_ids"] if parts == ["batches"] else [body["node_id"]]
@@ -247,6 +262,15 @@ class Plane:
             self.jobs[self.add_job([("stdout", f"on {name}\n".encode())], node_id=name, batch=batch)] for name in wanted
         ]
         return (201, {"id": batch, "jobs": made}) if parts else (201, made[0])
+
+    def _post_batch(self, batch: str, verb: str) -> tuple[int, Any]:
+        found = [each for each in self.jobs.values() if each["batch"] == batch]
+        if not found:
+            raise Refusal(404, "unknown_batch", "There is no batch with that id.")
+        if verb == "retry":
+            made = [self.add_job([], node_id=each["node_id"], batch=str(uuid.uuid4())) for each in found[:1]]
+            return 201, {"id": self.jobs[made[0]]["batch"], "jobs": [self.jobs[made[0]]]}
+        return 200, {"id": batch, "counts": {"CANCELLED": len(found), "RUNNING": 0}, "stopped_because": None}
 
     # --- output ---
 
@@ -267,6 +291,16 @@ class Plane:
             http.send_header(name, str(value))
         http.end_headers()
         http.wfile.write(data)
+
+    def _export(self, http: BaseHTTPRequestHandler) -> None:
+        http.send_response(200)
+        http.send_header("Transfer-Encoding", "chunked")
+        http.end_headers()
+        for number, piece in enumerate(self.log):
+            if self.cut(number):
+                raise Cut
+            http.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+        http.wfile.write(b"0\r\n\r\n")
 
     def _stream(self, http: BaseHTTPRequestHandler, job_id: str) -> None:
         """As the server does: decoded text at true offsets, half a character waits, `done` at the end."""
@@ -323,7 +357,8 @@ class Shell:
     def environment(self) -> dict[str, str]:
         return {
             "PATH": os.environ["PATH"], "HOME": str(self.home), "XDG_CONFIG_HOME": str(self.home / "config"),
-            "XDG_CACHE_HOME": str(self.home / "cache"), "LANG": "C.UTF-8", **self.more,
+            "XDG_CACHE_HOME": str(self.home / "cache"), "LANG": "C.UTF-8",
+            "HYPRBOX_STATE_DIR": str(self.home / "state"), **self.more,
         }  # fmt: skip
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:

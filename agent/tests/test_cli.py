@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 
 import click
 import pytest
 
-from agent.cli import printing
+from agent.cli import exits, printing
 from agent.cli.addresses import check_url, page_of
 from agent.cli.exits import UsageTrouble, exit_code_of, exit_code_of_all
 from agent.cli.options import Duration, Moment
@@ -67,6 +69,12 @@ def test_every_command_takes_the_common_options_and_its_help_is_whole(path, comm
         (["nodes", "show", "web-9"], 5), (["preset", "apply", "motd", "-t", "web-9"], 5),
         (["preset", "apply", "nope", "-t", "web-1"], 5), (["preset", "apply", "motd"], 2),
         (["preset", "apply", "motd", "-t", "web-1", "--tag", "web"], 2), (["preset", "apply", "motd", "--tag", "none"], 5),
+        (["preset", "apply", "motd", "--status", "sleeping"], 2), (["preset", "apply", "motd", "--group", "none"], 5),
+        (["preset", "apply", "motd", "-t", "web-1", "--confirm", "modt"], 2), (["jobs", "follow"], 2),
+        (["preset", "apply", "motd", "-t", "local", "--wave-size", "2"], 2), (["jobs", "cancel"], 2),
+        (["jobs", "follow", "--batch", "00000000-0000-0000-0000-000000000000"], 5), (["jobs", "retry"], 2),
+        (["jobs", "list", "--local", "--node", "web-1"], 2),
+        (["jobs", "output", "00000000-0000-0000-0000-000000000000", "-o", "out"], 2),
         (["preset", "apply", "motd", "-t", "web-1", "--set", "lower=1"], 2), (["nodes", "remove", "web-1"], 2),
         (["--url", "http://192.0.2.1", "status"], 2), (["jobs", "list", "--since", "soon"], 2),
         (["nodes", "list", "--status", "sleeping"], 2), (["open", "nowhere"], 2), (["jobs", "list", "--all", "--limit", "3"], 2),
@@ -145,6 +153,24 @@ def test_a_call_whose_answer_got_lost_is_made_again_only_where_that_is_harmless(
     assert run("jobs", "retry", job()["id"]).code == 6  # a second one could be a second job
 
 
+def test_somebody_who_asks_too_much_waits_as_long_as_the_server_says(run, monkeypatch):
+    waited, left = [], [2]
+    monkeypatch.setattr("time.sleep", waited.append)
+
+    def hold(method: str, path: str) -> None:
+        if left[0]:
+            left[0] -= 1
+            raise Refusal(429, "rate_limited", "Too many requests.", Retry_After="3")
+
+    run.shell.plane.before = hold
+    assert run("nodes", "show", "web-1").code == 0
+    assert waited == [3.0, 3.0]
+    left[0] = 1
+    run.shell.plane.jobs["x"] = job()
+    done = run("jobs", "retry", job()["id"])  # a second one could be a second job
+    assert (done.code, done.err) == (6, "hyprbox: Too many requests. Try again in 3 s.\n")
+
+
 def test_every_page_of_a_list_is_read(run):
     run.shell.plane.nodes = {f"n-{i:03}": node(f"n-{i:03}") for i in range(450)}
     done = run("nodes", "list", "--json")
@@ -199,19 +225,6 @@ def test_tags_are_added_and_taken_away(run):
     assert len(run.shell.plane.bodies("PATCH", "/api/nodes/web-1")) == 1
 
 
-def test_a_tag_finds_its_servers(run):
-    run.shell.plane.nodes["web-2"] = node("web-2", tags=["web"])
-    done = run(
-        "preset", "apply", "motd", "--tag", "web", "--set", "TEXT=a=b", "--check", "--timeout", "15m", "--json"
-    ).json
-    assert [each["node_id"] for each in done["jobs"]] == ["web-1", "web-2"] and done["batch"]
-    [body] = run.shell.plane.bodies("POST", "/api/jobs/batches")
-    assert body == {
-        "preset": "motd", "variables": {"TEXT": "a=b"}, "mode": "check", "confirm": "", "timeout_seconds": 900,
-        "node_ids": ["web-1", "web-2"],
-    }  # fmt: skip
-
-
 def test_values_come_from_a_file_as_they_are_written(run, tmp_path):
     (tmp_path / "vars.yaml").write_text("A: no\nB: 010\nC: |\n  two\n  lines\nD: 12:30\n")
     run("preset", "apply", "motd", "-t", "web-1", "--vars-file", str(tmp_path / "vars.yaml"), "--set", "B=8")
@@ -220,16 +233,6 @@ def test_values_come_from_a_file_as_they_are_written(run, tmp_path):
     assert bodies == [{"A": "no", "B": "8", "C": "two\nlines\n", "D": "12:30"}, {"A": True, "B": 7}]
     for bad in ("- a\n", "{", "a: [", "\x00"):
         assert run("preset", "apply", "motd", "-t", "web-1", "--vars-file", "-", stdin=bad).code == 2
-
-
-def test_a_dangerous_preset_wants_its_name(run):
-    run.shell.plane.presets["wipe"] = {"name": "wipe", "risk": "dangerous"}
-    for more in ([], ["--yes"], ["--confirm", "wip"]):
-        done = run("preset", "apply", "wipe", "-t", "web-1", *more)
-        assert done.code == 2 and "--confirm wipe" in done.err and "web-1" in done.err
-    assert run.shell.plane.bodies("POST", "/api/jobs") == []
-    assert run("preset", "apply", "wipe", "-t", "web-1", "--confirm", "wipe").code == 0
-    assert run.shell.plane.bodies("POST", "/api/jobs")[0]["confirm"] == "wipe"
 
 
 @pytest.mark.parametrize(
@@ -251,6 +254,14 @@ def test_a_jobs_end_is_an_exit_code(over, code):
     assert exit_code_of(job(**over)) == code
     assert exit_code_of_all([job(**over)]) == code
     assert exit_code_of_all([job(), job(**over)]) == (1 if code else 0)
+
+
+def test_the_documentation_lists_every_exit_code():
+    text = (ROOT / "docs/use/cli.md").read_text().partition("\n## Exit codes\n")[2].partition("\n## ")[0]
+    listed = {int(code) for code in re.findall(r"^\| ([0-9]+) \|", text, re.MULTILINE)}
+    ours = {value for name, value in vars(exits).items() if name.isupper() and isinstance(value, int)}
+    assert listed == {0, *ours} - {exits.SIGNAL_BASE}
+    assert f"| {exits.SIGNAL_BASE} + n |" in text
 
 
 @pytest.mark.parametrize(
@@ -281,9 +292,32 @@ def test_times_are_ago_or_dates():
     assert Duration().convert("90", None, None) == 90 and Duration().convert("2h", None, None) == 7200
 
 
-@pytest.mark.parametrize("shell_name", ["zsh", "fish"])
-def test_a_shell_learns_to_complete(run, shell_name):
-    assert b"_HYPRBOX_COMPLETE" in run("completion", shell_name).out
+@pytest.mark.parametrize("shell_name", ["bash", "zsh", "fish"])
+def test_a_shell_learns_to_complete(run, shell_name, tmp_path):
+    script = run("completion", shell_name).out
+    assert b"_HYPRBOX_COMPLETE" in script
+    assert run("completion", shell_name, "--json").json == {"shell": shell_name, "script": script.decode()[:-1]}
+    if shutil.which(shell_name):
+        (tmp_path / "script").write_bytes(script)
+        reads = [shell_name, "-n", str(tmp_path / "script")]
+        assert subprocess.run(reads, capture_output=True, check=False).returncode == 0
+
+
+def test_bash_completes_with_it(shell, tmp_path):
+    """The script in a real bash, which calls the program as at a press of Tab."""
+    program = tmp_path / "bin" / "hyprbox"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\ncd {ROOT} && exec {sys.executable} -m agent.cli "$@"\n')
+    program.chmod(0o755)
+    story = """
+    eval "$(hyprbox completion bash)"
+    COMP_WORDS=(hyprbox nodes show w) COMP_CWORD=3
+    "$(complete -p hyprbox | sed 's/.*-F \\([^ ]*\\).*/\\1/')" hyprbox w show
+    printf '%s\n' "${COMPREPLY[@]}"
+    """
+    environment = {**shell.environment, "PATH": f"{program.parent}:{shell.environment['PATH']}"}
+    done = subprocess.run(["bash", "-c", story], env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout.split(), done.stderr) == (["web-1"], "")
 
 
 def complete(words: str, shell) -> list[str]:
@@ -306,28 +340,10 @@ def test_names_are_completed_and_a_second_time_without_the_server(shell):
     assert complete("hyprbox preset apply motd --target ", shell) == ["local", "web-1", "db-1"]
     assert len(shell.plane.seen) == calls
     assert complete("hyprbox preset show mo", shell) == ["motd"]
+    assert complete("hyprbox preset apply motd --tag ", shell) == ["web"]
+    assert complete("hyprbox nodes list --group a", shell) == ["acme"]
     shell.saved.unlink()
     assert "system-report" in complete("hyprbox preset show sys", shell)  # nobody is logged in: the built-in ones
-
-
-@pytest.mark.parametrize(
-    ("verdict", "code", "words"),
-    [
-        ({"intact": True, "checked": 1200, "first_bad": None}, 0, "intact: 1,200 checked"),
-        (
-            {"intact": False, "checked": 9, "first_bad": {"n": 7, "why": "It was changed."}},
-            1,
-            "entry 7 on: It was changed.",
-        ),
-        ({"intact": None, "checked": 0, "first_bad": None, "why": "No key."}, 1, "cannot be told: No key."),
-    ],
-)
-def test_the_record_is_intact_or_the_exit_code_says_so(run, verdict, code, words):
-    run.shell.plane.verdict = verdict
-    done = run("audit", "verify")
-    assert done.code == code and words in done.out.decode() + done.err
-    told = run("audit", "verify", "--json")
-    assert (told.code, told.json, told.err) == (code, verdict, "")
 
 
 def test_what_a_server_says_cannot_command_the_terminal(run):
