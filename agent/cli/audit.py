@@ -20,7 +20,7 @@ from agent.cli.printing import Column
 from agent.cli.sinks import Sink
 
 VERIFY_SECONDS = 600.0  # 50,000 entries a second, and there may be millions
-audit = family("audit", "Who did what, and whether the record is whole. For admins.")
+audit = family("audit", "Who did what, and whether the record is whole.")
 
 
 def _filters(function: Any) -> Any:

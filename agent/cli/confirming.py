@@ -43,6 +43,15 @@ def confirm_run(
     return confirm
 
 
+def confirm_retry(preset: str, failed: int, *, yes: bool) -> str:
+    """The same for those jobs of a batch that failed, as far as they were not retried since."""
+    if failed <= MANY_SERVERS:
+        return ""
+    if not yes:
+        _typed_number(preset, f"{failed:,} servers again", failed)
+    return preset
+
+
 def _typed_name(preset: str, where: str) -> str:
     if not can_ask():
         raise UsageTrouble(

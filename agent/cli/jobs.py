@@ -221,13 +221,14 @@ def _cancel_batch(api: Api, batch: str) -> None:
 @jobs.command("retry", short_help="Queue the same once more, as a new job.")
 @MAYBE_JOB
 @BATCH
+@click.option("--yes", "-y", is_flag=True, help="Do not ask, however many jobs of a batch failed.")
 @click.option("--wait", "-w", is_flag=True, help="Follow the output and exit with the job's exit code.")
-def retry(job_id: Any, batch: Any, wait: bool) -> int:
+def retry(job_id: Any, batch: Any, yes: bool, wait: bool) -> int:
     """Queue the same once more, as a new job; of a --batch those that failed, as a new batch."""
     _one_of(job_id, batch)
     api = Api(current())
     if batch:
-        made = api.post(f"/api/jobs/batches/{batch}/retry", {})
+        made = _batch_retried(api, str(batch), yes)
         if wait:
             return _batch_followed(api, made["id"])
     else:
@@ -240,6 +241,14 @@ def retry(job_id: Any, batch: Any, wait: bool) -> int:
     else:
         printing.say(made["id"])
     return 0
+
+
+def _batch_retried(api: Api, batch: str, yes: bool) -> Any:
+    from agent.cli.confirming import confirm_retry
+
+    found = api.get(f"/api/jobs/batches/{batch}")
+    confirm = confirm_retry(found["preset"], found["counts"]["FAILED"], yes=yes)
+    return api.post(f"/api/jobs/batches/{batch}/retry", {"confirm": confirm})
 
 
 jobs.add_command(output)

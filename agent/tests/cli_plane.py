@@ -78,6 +78,7 @@ class Plane:
         self.log: list[bytes] = []  # pieces of the audit's export
         self.warnings: list[str] = []
         self.stopped: str | None = None  # why batches are cut short
+        self.failed = 1  # jobs of each batch
         self.needs_otp = ""  # or the code of the error when it is missing
         self.seen: list[tuple[str, str, Any, dict[str, str]]] = []
         plane = self
@@ -234,7 +235,12 @@ class Plane:
         if parts and parts[0] == "batches":
             if not any(each["batch"] == parts[1] for each in self.jobs.values()):
                 raise Refusal(404, "unknown_batch", "There is no batch with that id.")
-            return 200, {"id": parts[1], "stopped_because": self.stopped}
+            return 200, {
+                "id": parts[1],
+                "preset": "motd",
+                "stopped_because": self.stopped,
+                "counts": {"FAILED": self.failed},
+            }
         if parts:
             if parts[0] not in self.jobs:
                 raise Refusal(404, "unknown_job", "There is no job with that id.")

@@ -161,6 +161,10 @@ def test_a_batch_is_followed_cancelled_and_retried_as_one(run):
     assert run("jobs", "cancel", "--batch", batch).out == b"2 jobs cancelled.\n"
     again = run("jobs", "retry", "--batch", batch, "--wait", "--json").json
     assert [each["node_id"] for each in again["jobs"]] == ["web-1"] and again["batch"] != batch
+    run.shell.plane.failed = 11
+    assert run("jobs", "retry", "--batch", batch).code == 2
+    assert run("jobs", "retry", "--batch", batch, "--yes").code == 0
+    assert run.shell.plane.bodies("POST", f"/api/jobs/batches/{batch}/retry") == [{"confirm": ""}, {"confirm": "motd"}]
 
 
 def test_what_ran_here_is_noted_without_its_values(run, monkeypatch):
