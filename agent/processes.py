@@ -82,17 +82,6 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def session_members(session: int) -> list[int]:
-    """Living processes of a session: what is left when a runner was killed."""
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            fields = _stat(int(entry))
-            if fields is not None and fields[0] not in ("Z", "X") and int(fields[3]) == session:
-                found.append(int(entry))
-    return found
-
-
 def end_all(
     living: Callable[[], list[int]],
     *,

@@ -36,7 +36,6 @@ from nodes import ingest
 
 log = structlog.get_logger(__name__)
 
-MIB = 1024 * 1024
 MAX_HEADER_BYTES = 16 * 1024
 LANES = {"/api/nodes/heartbeat": ingest.heartbeat_lane, "/api/jobs/pending": waiting_lane}
 ingest.work_waiting = board.has_work
@@ -44,16 +43,11 @@ board.chore = recheck_tokens
 lanes.direct["/api/nodes/heartbeat"] = ingest.take_directly
 
 
-def _limit(path: str) -> int:
-    return 2 * MIB if path.startswith("/api/presets") else MIB
-
-
 def _size(header: tuple[bytes, bytes]) -> int:
     return len(header[0]) + len(header[1])
 
 
-_limited = lanes.BodyLimit(_django, _limit)
-_everything_else: Any = Gate(_limited, size=settings.DATABASES["default"]["OPTIONS"]["pool"]["max_size"])
+_everything_else: Any = Gate(_django, size=settings.DATABASES["default"]["OPTIONS"]["pool"]["max_size"])
 _paths = URLRouter([*(path(route, app) for route, app in STREAMS.items()), re_path(r"", _everything_else)])
 _routes = Origins(BearerGate(_paths))
 

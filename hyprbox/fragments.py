@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 from django.template.loader import render_to_string
@@ -28,6 +28,7 @@ from tokens import selectors as tokens
 Frame = tuple[str, dict[str, Any]]
 LATEST_JOBS = 50
 PACE_SECONDS = 2.0
+FIRST_LOOK = timedelta(seconds=1)
 
 
 def fragment(id: str, template: str, context: dict[str, Any], **extra: Any) -> Frame:
@@ -72,7 +73,24 @@ class Fleet(Source):
             yield fragment(f"fleet-{id}", f"nodes/{template}.html", context)
 
 
-class Nodes(Source):
+class Since(Source):
+    """One that remembers until when it has told, by the database's clock."""
+
+    told_until: datetime | None = None
+
+    def snapshot(self) -> Iterable[Frame]:
+        if self.told_until is None:  # what was before is on the page
+            self.step()
+        return ()
+
+    def step(self) -> tuple[datetime, datetime]:
+        """Until when it had told, and now."""
+        now = nodes.database_now()
+        before, self.told_until = self.told_until or now - FIRST_LOOK, now
+        return before, now
+
+
+class Nodes(Since):
     """Each changed node, as a card, a row or a cell."""
 
     topics = ("nodes",)
@@ -80,15 +98,14 @@ class Nodes(Source):
     def __init__(self, by: Actor, prefix: str, template: str, **context: Any) -> None:
         super().__init__(by)
         self.prefix, self.template, self.context = prefix, template, context
-        self.since = timezone.now()
 
     def changes(self, events: list[Event]) -> Iterator[Frame]:
-        before, self.since = self.since, timezone.now()
+        before, _ = self.step()
         for card in changed_cards(events, before):
             yield fragment(f"{self.prefix}-{card.pk}", self.template, {"card": card, **self.context}, list="nodes")
 
 
-def changed_cards(events: list[Event], since: Any) -> list[NodeCard]:
+def changed_cards(events: list[Event], since: datetime) -> list[NodeCard]:
     """The nodes that the hints name; all that were touched when a hint names none because they are too many."""
     named = [event.ids.get("node") for event in events if event.topic == "nodes"]
     if any(pks is None for pks in named):
@@ -198,19 +215,14 @@ class OneJob(Source):
             yield fragment(id, f"jobs/{template}.html", context)
 
 
-class LiveFeed(Source):
+class LiveFeed(Since):
     """The live page: lines as they happen, and its figures."""
 
     topics = ("nodes", "jobs", "activity")
-
-    def __init__(self, by: Actor) -> None:
-        super().__init__(by)
-        self.since = timezone.now()
-        self.paced_at = 0.0
+    paced_at = 0.0
 
     def changes(self, events: list[Event]) -> Iterator[Frame]:
-        before, now = self.since, timezone.now()
-        self.since = now
+        before, now = self.step()
         cards = changed_cards(events, before) if any(event.topic == "nodes" for event in events) else []
         lines = [
             line for card in cards if (line := feed.heartbeat_line(card)) and line.at > before - timedelta(seconds=2)

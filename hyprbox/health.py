@@ -13,10 +13,11 @@ from django.views.decorators.http import require_safe
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
 from hyprbox.lib import live, mackey, signing
-from hyprbox.lib.errors import NotAuthenticated, NotFound
+from hyprbox.lib.errors import NotFound
 from jobs import deadlines
 from nodes import selectors as nodes
 
+_NO_TOKEN = "Send the token of HYPRBOX_METRICS_TOKEN as a bearer.\n"
 _migrated = False
 
 
@@ -95,7 +96,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
         raise NotFound()
     given = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
     if token and not hmac.compare_digest(given.encode(), token.encode()):
-        raise NotAuthenticated()
+        return HttpResponse(_NO_TOKEN, status=401, content_type="text/plain", headers={"WWW-Authenticate": "Bearer"})
     registry = CollectorRegistry()
     gauges = deadlines.gauges()
     _gauge(registry, "hyprbox_jobs_past_deadline", "Jobs that outlived their deadline; always 0.", gauges.past_deadline)

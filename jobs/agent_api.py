@@ -18,7 +18,7 @@ from hyprbox.lib import signing
 from hyprbox.lib.api import IsAgent, StrictBooleanField, StrictSerializer, actor_of, parse
 from hyprbox.lib.errors import Unavailable
 from jobs import reports, selectors, together
-from jobs.api import JobRowSerializer
+from jobs.api import JobSerializer
 from jobs.output import Piece
 from jobs.states import CHUNK_LIMIT, RUNNING_LEASE_SECONDS, Reason, Stream
 from tokens import selectors as tokens
@@ -153,7 +153,7 @@ class Complete(AgentView):
         given["reason"] = given.get("reason") or ""
         given["phases"] = [dict(phase) for phase in given["phases"]]
         job = together.complete(by=actor_of(request), job_id=job_id, claim_id=claim_id, result=reports.Result(**given))
-        return Response(JobRowSerializer(job).data)
+        return Response(JobSerializer(job, context={"request": request}).data)
 
 
 class Keys(AgentView):

@@ -13,7 +13,7 @@ from rest_framework.views import APIView
 
 from hyprbox.lib import downloads
 from hyprbox.lib.actors import Actor, Capability, require
-from hyprbox.lib.api import Pages, StrictBooleanField, StrictSerializer, actor_of, parse, parse_query
+from hyprbox.lib.api import Pages, StrictBooleanField, StrictSerializer, actor_of, chosen, parse, parse_query
 from jobs import batches, selectors, services, stops
 from jobs.errors import RangeNotSatisfiable
 from jobs.models import Batch, Job, Stop
@@ -54,8 +54,9 @@ class JobRowSerializer(serializers.ModelSerializer[Job]):
 
 
 class JobSerializer(JobRowSerializer):
-    """One whole job. `script`, `variables` and `signature` are null for viewers."""
+    """One whole job. `script`, `variables` and `signature` are null for viewers, and for its agent, which has them."""
 
+    late_result = serializers.SerializerMethodField()
     script = serializers.SerializerMethodField()
     variables = serializers.SerializerMethodField()
     signature = serializers.SerializerMethodField()
@@ -68,6 +69,10 @@ class JobSerializer(JobRowSerializer):
 
     def _may_see(self) -> bool:
         return actor_of(self.context["request"]).can(Capability.VIEW_OUTPUT)
+
+    def get_late_result(self, job: Job) -> dict[str, Any] | None:
+        """Only what was given up without its agent's word can have one."""
+        return job.late_result if job.outcome_unknown else None
 
     def get_script(self, job: Job) -> str | None:
         return bytes(job.script).decode("utf-8", "replace") if self._may_see() else None
@@ -116,7 +121,7 @@ class StopInput(StrictSerializer):
 
 
 class JobQuery(StrictSerializer):
-    status = serializers.ListField(child=serializers.ChoiceField(choices=Status.choices), required=False)
+    status = serializers.ListField(child=serializers.CharField(max_length=80), required=False)
     node_id = serializers.CharField(required=False, max_length=63)
     preset = serializers.CharField(required=False, max_length=63)
     batch = serializers.UUIDField(required=False)
@@ -124,6 +129,9 @@ class JobQuery(StrictSerializer):
     since = serializers.DateTimeField(required=False)
     page = serializers.CharField(required=False)
     page_size = serializers.CharField(required=False)
+
+    def validate_status(self, given: list[str]) -> list[str]:
+        return chosen(given, Status.values)
 
 
 class OutputQuery(StrictSerializer):
@@ -278,11 +286,17 @@ class JobOutput(APIView):
         response.headers["X-Total-Bytes"] = str(stored.total)
         return response
 
+    def handle_exception(self, exc: Exception) -> Response:
+        response = super().handle_exception(exc)
+        if isinstance(exc, RangeNotSatisfiable):
+            response.headers["Content-Range"] = f"bytes */{exc.detail['length']}"
+        return response
+
 
 def ranged(data: bytes, header: str) -> HttpResponse:
     """The whole or, for one satisfiable byte range, 206. Raises `RangeNotSatisfiable`."""
     match = _RANGE.fullmatch(header.strip())
-    if match is None:
+    if match is None or (match[2] and int(match[2]) < int(match[1])):  # what is no range is as good as none (RFC 9110)
         response = HttpResponse(data, content_type="application/octet-stream")
     else:
         first, last, suffix = match.groups()

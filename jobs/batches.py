@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from django.db import transaction
@@ -19,7 +20,7 @@ from audit.actions import Action
 from hyprbox.lib.actors import Actor, Capability, require, require_fresh
 from hyprbox.lib.errors import InvalidInput
 from jobs import selectors, services
-from jobs.errors import BatchOver, NothingToRetry, UnknownBatch
+from jobs.errors import BatchOver, JobNotCancellable, NothingToRetry, UnknownBatch
 from jobs.models import Batch, IdempotencyKey, Job
 from jobs.moves import move, tell, tell_node
 from jobs.services import Order
@@ -97,8 +98,11 @@ def queue(
     """
     require(by, Capability.RUN_JOBS)
     pace = pace or Pace()
-    checked = services.check_order(order, by)
     wanted = list(dict.fromkeys(node_ids))
+    digest = order.sha256(nodes=[*wanted, f"{pace.wave_size}/{pace.stop_after_failures}"])
+    if (before := services.find_key(by, idempotency_key, digest)) is not None and before.batch_id is not None:
+        return *_queued_before(before.batch_id), False
+    checked = services.check_order(order, by)
     if not 1 <= len(wanted) <= MAX_BATCH:
         raise InvalidInput(fields={"node_ids": [f"Choose from 1 to {MAX_BATCH} nodes; these are {len(wanted)}."]})
     if len(wanted) > MOST_WITHOUT_STEP_UP:
@@ -106,11 +110,9 @@ def queue(
         _require_typed(order, len(wanted))
     wave_size, percent = _wave_size(pace, len(wanted), order.mode)
     with transaction.atomic():
-        digest = order.sha256(nodes=[*wanted, f"{pace.wave_size}/{pace.stop_after_failures}"])
         key = services.claim_key(by, idempotency_key, digest)
         if key is not None and key.batch_id is not None:
-            batch = Batch.objects.get(pk=key.batch_id)
-            return batch, list(Job.objects.light().filter(batch=batch).select_related("node")), False
+            return *_queued_before(key.batch_id), False
         rows = services.find_nodes(wanted, field="node_ids")
         batch = Batch.objects.create(
             preset=order.preset,
@@ -136,6 +138,11 @@ def _require_typed(order: Order, count: int) -> None:
     """A check changes nothing, so nothing is to be confirmed."""
     if order.mode == Mode.APPLY and order.confirm != order.preset:
         raise InvalidInput(fields={"confirm": [f"Type {order.preset} to run it on {count} nodes."]})
+
+
+def _queued_before(batch_id: uuid.UUID) -> tuple[Batch, list[Job]]:
+    jobs = Job.objects.light().filter(batch_id=batch_id).select_related("node", "transcript")
+    return Batch.objects.get(pk=batch_id), list(jobs.order_by("wave", "node__node_id"))
 
 
 def _wave_size(pace: Pace, count: int, mode: str) -> tuple[int | None, int | None]:
@@ -232,7 +239,8 @@ def cancel_rest(*, by: Actor, batch_id: uuid.UUID | str) -> Batch:
         Batch.objects.filter(pk=batch.pk).update(next_wave=None, stopped_because=why, stopped_at=Now())
         for job_id, asked_at in left:
             if asked_at is None:
-                services.request_cancel(by=by, job_id=job_id)
+                with suppress(JobNotCancellable):  # it has ended since we looked
+                    services.request_cancel(by=by, job_id=job_id)
         detail = {"preset": batch.preset, "jobs": len(left)}
         audit.record(Action.BATCH_CANCELLED, by=by, target=f"batch:{batch.pk}", detail=detail)
     batch.refresh_from_db()

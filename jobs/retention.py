@@ -46,6 +46,7 @@ def forget_old_output() -> int:
     deleted = 0
     while True:
         with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SET LOCAL statement_timeout = '120s'")  # it walks past all that was forgotten before
             cursor.execute(_FORGET, {"days": OUTPUT_DAYS, "jobs": BATCH_JOBS, "rows": BATCH_ROWS})
             count = int(cursor.fetchone()[0])
         deleted += count

@@ -174,7 +174,7 @@ AGENTS = {
         text="All chunks or none. Without chunks it renews the lease.",
     ),
     "POST /api/jobs/{job_id}/complete": Call(
-        "The job has ended", {200: api.JobRowSerializer}, body=agent_api.CompleteInput, errors=(409,), who=AGENT
+        "The job has ended", {200: api.JobSerializer}, body=agent_api.CompleteInput, errors=(409,), who=AGENT
     ),
 }
 CALLS = {**PEOPLE, **DRIFT, **AGENTS}

@@ -77,9 +77,12 @@ def queue_job(
     Raises `InvalidInput` for an unknown node or preset and for each bad variable, `KeyReused`.
     """
     require(by, Capability.RUN_JOBS)
+    digest = order.sha256(nodes=[node_id])
+    if (before := find_key(by, idempotency_key, digest)) is not None and before.job_id is not None:
+        return selectors.find_job(before.job_id), False
     checked = check_order(order, by)
     with transaction.atomic():
-        key = claim_key(by, idempotency_key, order.sha256(nodes=[node_id]))
+        key = claim_key(by, idempotency_key, digest)
         if key is not None and key.job_id is not None:
             return Job.objects.select_related("node").get(pk=key.job_id), False
         [node] = find_nodes([node_id], field="node_id")
@@ -233,12 +236,23 @@ def find_nodes(node_ids: list[str], *, field: str) -> list[Node]:
     return [found[node_id] for node_id in node_ids]
 
 
+def find_key(by: Actor, key: str, body_sha256: str) -> IdempotencyKey | None:
+    """What the caller's key led to. The same request gets the same answer, though its preset may be gone by now."""
+    if not key:
+        return None
+    _must_be_a_key(key)
+    fresh = IdempotencyKey.objects.filter(user_id=by.id, key=key, created_at__gte=Now() - KEY_LIFETIME)
+    row = fresh.first()
+    if row is not None and row.body_sha256 != body_sha256:
+        raise KeyReused()
+    return row
+
+
 def claim_key(by: Actor, key: str, body_sha256: str) -> IdempotencyKey | None:
     """The caller's key, locked. Two requests with the same key meet here, and the second one waits."""
     if not key:
         return None
-    if len(key) > 200 or not key.isprintable():
-        raise InvalidInput(fields={"Idempotency-Key": ["At most 200 printable characters."]})
+    _must_be_a_key(key)
     IdempotencyKey.objects.filter(user_id=by.id, key=key, created_at__lt=Now() - KEY_LIFETIME).delete()
     IdempotencyKey.objects.bulk_create(
         [IdempotencyKey(user_id=by.id, key=key, body_sha256=body_sha256)], ignore_conflicts=True
@@ -247,6 +261,11 @@ def claim_key(by: Actor, key: str, body_sha256: str) -> IdempotencyKey | None:
     if row.body_sha256 != body_sha256:
         raise KeyReused()
     return row
+
+
+def _must_be_a_key(text: str) -> None:
+    if len(text) > 200 or not text.isprintable():
+        raise InvalidInput(fields={"Idempotency-Key": ["At most 200 printable characters."]})
 
 
 def database_now() -> datetime:

@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl
 from hyprbox.lib import lanes, refusals
 from hyprbox.lib.asking import Asking
 from hyprbox.lib.errors import Forbidden, HyprBoxError, InvalidInput, MethodNotAllowed, NotAuthenticated, Unavailable
+from hyprbox.lib.ids import rate_key
 from hyprbox.lib.threads import in_thread
 from jobs.claims import Claim
 from jobs.queue import Held, board
@@ -55,6 +56,7 @@ _tokens = TokenCache(on_change=_wake)
 _resolving = Asking(_resolve)
 _retired: set[uuid.UUID] = set()  # rotated tokens whose predecessors have ended, as far as this process knows
 _buckets = lanes.TokenBucket()
+_strangers = lanes.TokenBucket(rate=0.5, burst=30)  # addresses that show no good token
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +117,10 @@ async def waiting_lane(scope: lanes.Scope, receive: lanes.Receive, send: lanes.S
     try:
         if scope["method"] != "GET":
             raise MethodNotAllowed("This address is read with GET.")
-        poll = parse_query(scope.get("query_string", b""))
-        presented = secrets.parse(_node_token(scope))
-        token = await _verify(presented, poll.node_id)
+        presented, token = await _caller(scope)
         _buckets.take(presented.prefix)
+        poll = parse_query(scope.get("query_string", b""))
+        _must_be_of(token, poll.node_id)
         answer = await _answer(poll, presented, token, receive)
     except lanes.ClientGone:
         return
@@ -133,6 +135,16 @@ async def waiting_lane(scope: lanes.Scope, receive: lanes.Receive, send: lanes.S
     await lanes.answer(send, 200, lanes.encode(answer), request_id)
 
 
+async def _caller(scope: lanes.Scope) -> tuple[secrets.Presented, VerifiedToken]:
+    """Raises `NotAuthenticated`, `BadToken`; `RateLimited` for an address that shows no good token time and again."""
+    try:
+        presented = secrets.parse(_node_token(scope))
+        return presented, await _usable(presented)
+    except NotAuthenticated:
+        _strangers.take(rate_key(lanes.peer_ip(scope)))
+        raise
+
+
 def _node_token(scope: lanes.Scope) -> str:
     text = lanes.bearer(scope)
     if not text.startswith(secrets.SCHEME):
@@ -140,18 +152,22 @@ def _node_token(scope: lanes.Scope) -> str:
     return text
 
 
-async def _verify(presented: secrets.Presented, node_id: str) -> VerifiedToken:
-    """The token, pinned to this node. Raises `BadToken`, `OtherNode`, `Forbidden`."""
+async def _usable(presented: secrets.Presented) -> VerifiedToken:
+    """Raises `BadToken`, `Unavailable`."""
     token = _tokens.peek(presented)
     if token is None:
         token = await _resolving.one(presented)
     if isinstance(token, BadToken):
         raise token
+    return token
+
+
+def _must_be_of(token: VerifiedToken, node_id: str) -> None:
+    """Raises `Forbidden` for a token of no node, `OtherNode`."""
     if not token.node_id or token.node_pk is None:
         raise Forbidden("This token belongs to no node yet: send a heartbeat first.")
     if token.node_id != node_id:
         raise OtherNode()
-    return token
 
 
 async def _answer(
@@ -164,8 +180,8 @@ async def _answer(
     loop = asyncio.get_running_loop()
     deadline = loop.time() + poll.wait
     gone = loop.create_task(_until_gone(receive))
-    holding = await board.holding(node_pk) if poll.reconcile else None
     try:
+        holding = await board.holding(node_pk) if poll.reconcile else None
         with board.waiting(node_pk) as event:
             while True:
                 event.clear()
@@ -179,7 +195,7 @@ async def _answer(
                 if holding is not None or remaining <= 0:
                     return _body(None, [], holding, SHED_POLL_MS if poll.wait < 1 and holding is None else 0)
                 await _first_of(event, gone, min(remaining, RECHECK_TOKEN_SECONDS))
-                await _verify(presented, poll.node_id)
+                _must_be_of(await _usable(presented), poll.node_id)
     finally:
         gone.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -11,7 +11,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from hyprbox.lib.actors import Capability, require
-from hyprbox.lib.api import Pages, StrictSerializer, actor_of, parse, parse_query
+from hyprbox.lib.api import Pages, StrictSerializer, actor_of, chosen, parse, parse_query
 from hyprbox.lib.errors import InvalidInput
 from nodes import selectors, series, services
 from nodes.models import Node
@@ -34,11 +34,7 @@ class NodeQuery(StrictSerializer):
     page_size = serializers.CharField(required=False)
 
     def validate_status(self, given: list[str]) -> list[str]:
-        """`?status=OFFLINE&status=WARNING`, or both in one with a comma; case does not matter."""
-        wanted = [part.strip().upper() for text in given for part in text.split(",") if part.strip()]
-        if unknown := set(wanted) - set(Status.values):
-            raise serializers.ValidationError(f"{min(unknown)} is not one of {', '.join(Status.values)}.")
-        return wanted
+        return chosen(given, Status.values)
 
 
 class NodePatch(StrictSerializer):

@@ -126,8 +126,9 @@ class _Taken(Beat):
 
     def accept(self, written: Written) -> None:
         self._is_answered = True
-        if work_waiting(self.node_key) or written.is_crowded:
-            before, after = lanes.rendered(_answer(self.heartbeat, written, work_waiting(self.node_key)))
+        is_work_waiting = work_waiting(self.node_key)
+        if is_work_waiting or written.is_crowded:
+            before, after = lanes.rendered(_answer(self.heartbeat, written, is_work_waiting))
         else:
             before, after = _ordinary_answer(written)
         self._reply.send(202, before + self._request_id.encode() + after)
@@ -148,10 +149,10 @@ async def _accept(scope: lanes.Scope, receive: lanes.Receive, request_id: str) -
     if scope["method"] != "POST":
         raise MethodNotAllowed("A heartbeat is sent with POST.")
     body = await lanes.read_body(receive, wire.MAX_BODY_BYTES)
-    _require_json(scope)
     presented, token = await _token(scope)
     if token is not None:
         _by_token.take(presented.prefix)
+    _require_json(scope)
     beat, inventory = wire.decode(body)
     if token is None:
         node_pk = await _anonymous_node(beat.node_id)

@@ -35,6 +35,8 @@ def activity(node: Node, *, before: datetime | None = None, limit: int = 50) -> 
     items = [*_flip_items(node, before, limit), *_token_items(node, before)]
     for source in activity_sources:
         items.extend(source(node, before, limit))
+    if before is not None:  # a source finds by when something began, and dates it by its latest change
+        items = [item for item in items if item.at < before]
     items.sort(key=lambda item: item.at, reverse=True)
     return items[:limit]
 

@@ -31,6 +31,11 @@ def check(preset: Preset) -> tuple[Finding, ...]:
             found.extend(tool(preset))
         except ToolMissing:
             continue
+        except subprocess.TimeoutExpired:
+            sentence = (
+                f"{tool.__name__.replace('_', ' ')} did not end within {_TIMEOUT_SECONDS} seconds, so it found nothing."
+            )
+            found.append(Finding("", 0, 0, ERROR, "too-long", sentence))
     return tuple(found)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hyprbox.gate import slots
-from hyprbox.gate.door import Gate, caller, kind_of
+from hyprbox.gate.door import MIB, Gate, caller, kind_of
 from hyprbox.gate.slots import Kind, Slots
 from hyprbox.lib import lanes
 from hyprbox.lib.errors import Overloaded
@@ -264,3 +264,78 @@ def test_an_address_that_does_not_exist_says_so_to_everybody(client: Any) -> Non
     client.handler.enforce_csrf_checks = True
     answer = client.post("/api/no/such", {"a": 1}, content_type="application/json")
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
+# --- bodies ---
+
+
+class Trickle:
+    """A client that has sent its headers, and takes its time with the rest."""
+
+    def __init__(self, gate: Gate, path: str = "/api/jobs", *, method: str = "POST", token: str = "slow") -> None:
+        self.sent = asyncio.Event()
+        self.heard: list[dict[str, Any]] = []
+        headers = [(b"authorization", f"Bearer {token}".encode())]
+        scope = {"type": "http", "method": method, "path": path, "headers": headers, "client": ("192.0.2.9", 1)}
+        self.task = asyncio.create_task(gate(scope, self._receive, self._send))
+
+    async def _receive(self) -> dict[str, Any]:
+        await self.sent.wait()
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        self.heard.append(message)
+
+
+async def test_who_sends_slowly_holds_no_place() -> None:
+    gate = gate_to(at_once, size=5)  # one place for all that is not urgent
+    slow = [Trickle(gate, method=("GET", "POST")[number % 2], token=f"t{number}") for number in range(20)]
+    await asyncio.sleep(0.01)
+    status, _, seconds = await ask(gate, "GET", "/api/nodes", token="fast")
+    assert (status, seconds < 0.5) == (200, True)
+    for one in slow:
+        one.sent.set()
+    await asyncio.gather(*(one.task for one in slow))
+    assert {one.heard[0]["status"] for one in slow} == {200}
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "BODY_SECONDS", 0.02)
+    for path in ("/api/jobs", "/jobs/stop/", "/healthz"):
+        slow = Trickle(gate_to(at_once), path)
+        await slow.task
+        assert slow.heard[0]["status"] == 408, path
+        assert dict(slow.heard[0]["headers"])[b"connection"] == b"close"
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE", "POST"])
+async def test_a_body_that_is_too_large_never_reaches_django(method: str) -> None:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"x" * MIB, "more_body": next(left) > 0}
+
+    async def send(message: dict[str, Any]) -> None:
+        heard.append(message)
+
+    async def django() -> None:
+        reached.append(True)
+
+    heard: list[dict[str, Any]] = []
+    reached: list[bool] = []
+    left = iter(range(2, -1, -1))
+    scope = {"type": "http", "method": method, "path": "/jobs/", "headers": [], "client": ("192.0.2.9", 1)}
+    await gate_to(django)(scope, receive, send)
+    assert (heard[0]["status"], reached) == (413, [])
+
+
+async def test_a_watch_that_breaks_leaves_the_door_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken() -> bool:
+        raise RuntimeError
+
+    gate = gate_to(lambda: asyncio.sleep(0.1))
+    gate.watch.is_away = True
+    monkeypatch.setattr(gate.watch, "_answers", broken)
+    with gate.watch.outage():
+        assert gate.watch._task is not None
+        with pytest.raises(RuntimeError):
+            await gate.watch._task
+    assert (await ask(gate, "GET", "/api/nodes", token="a"))[0] == 200

@@ -276,3 +276,12 @@ def test_output_that_waited_behind_the_ending_is_refused(web_1: Node) -> None:
             phase="",
         )
     assert output.read(job.pk, "stdout").data == b""
+
+
+def test_metrics_with_a_token_are_for_who_has_it(client: Any, settings: Any, db: None) -> None:
+    assert client.get("/metrics").status_code == 404
+    settings.HYPRBOX_METRICS_TOKEN = "scrape"
+    for sent in ("", "Bearer other"):
+        answer = client.get("/metrics", headers={"authorization": sent})
+        assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+    assert client.get("/metrics", headers={"authorization": "Bearer scrape"}).status_code == 200

@@ -24,6 +24,7 @@ from hyprbox.lib.errors import HyprBoxError, NotAuthenticated, Unavailable
 from hyprbox.lib.ids import rate_key
 from hyprbox.lib.middleware import error_response
 
+MIB = 1024 * 1024
 _OPEN = "/healthz"  # needs no database
 _PROBES = ("/readyz", "/metrics")  # must get through a crowd, to tell of it
 _REPORT = re.compile(r"/(?:api/)?jobs/[^/]+/(?:output|complete|cancel)/?")
@@ -41,14 +42,19 @@ class Gate:
         self._left: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: lanes.Scope, receive: lanes.Receive, send: lanes.Send) -> None:
-        path = scope["path"]
-        if path == _OPEN or path.startswith(settings.STATIC_URL):
-            await self._app(scope, receive, send)
-            return
-        answer = _Answer(send)
+        path, answer = scope["path"], _Answer(send)
+        is_open = path == _OPEN or path.startswith(settings.STATIC_URL)
         try:
-            self._count(scope)
-            await self._pass(scope, receive, answer)
+            if not is_open:
+                self._count(scope)
+            # Before a place is taken: else a few who send slowly would hold all of them.
+            receive = await lanes.with_whole_body(receive, body_limit(path))
+            if is_open:
+                await self._app(scope, receive, send)
+            else:
+                await self._pass(scope, receive, answer)
+        except lanes.ClientGone:
+            return
         except HyprBoxError as error:
             if not answer.has_begun:
                 await refuse(scope, send, error)
@@ -115,6 +121,11 @@ class _Answer:
         await self._send(message)
 
 
+def body_limit(path: str) -> int:
+    """In bytes. A preset may be larger than anything else, from a program or from the editor."""
+    return 2 * MIB if path.startswith(("/api/presets", "/presets/")) else MIB
+
+
 def kind_of(method: str, path: str) -> Kind:
     """What is never turned away for lack of room: ends and output of jobs, cancelling, logging in."""
     if path in _LOGIN:
@@ -151,7 +162,7 @@ async def refuse(scope: lanes.Scope, send: lanes.Send, error: HyprBoxError) -> N
         return
     body = _page(error)
     sent = [*_PAGE_HEADERS, (b"content-length", b"%d" % len(body)), (b"x-request-id", request_id.encode())]
-    sent.append((b"retry-after", str(error.retry_after or 1).encode()))
+    sent += [(name.encode(), value.encode()) for name, value in lanes.error_headers(error).items()]
     await send({"type": "http.response.start", "status": error.status, "headers": sent})
     await send({"type": "http.response.body", "body": body})
 

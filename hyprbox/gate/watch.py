@@ -48,6 +48,7 @@ class Watch:
         try:
             await self._watch()
         finally:
+            self.is_away = False  # however it ended: with nobody who looks, nobody would ever be let in again
             if self._conn is not None:
                 await self._conn.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -163,6 +164,14 @@ def parse_query(serializer: type[serializers.Serializer[Any]], request: Request)
     if not checked.is_valid():
         raise errors.InvalidInput(fields=flatten(checked.errors))
     return dict(checked.validated_data)
+
+
+def chosen(given: list[str], known: Sequence[str]) -> list[str]:
+    """`?status=OFFLINE&status=WARNING`, or both in one with a comma; case does not matter."""
+    wanted = [part.strip().upper() for text in given for part in text.split(",") if part.strip()]
+    if unknown := set(wanted) - set(known):
+        raise serializers.ValidationError(f"{min(unknown)} is not one of {', '.join(known)}.")
+    return wanted
 
 
 def flatten(found: Any, prefix: str = "") -> dict[str, list[str]]:

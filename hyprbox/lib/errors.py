@@ -94,6 +94,12 @@ class MethodNotAllowed(HyprBoxError):
     status = 405
 
 
+class BodyTooSlow(HyprBoxError):
+    """The body did not arrive within 30 seconds."""
+
+    status = 408
+
+
 class Conflict(HyprBoxError):
     """This is not possible in the present state."""
 

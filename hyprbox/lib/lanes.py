@@ -5,6 +5,7 @@ A lane is a plain ASGI handler mounted before Django, for the two calls that eve
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
@@ -13,7 +14,7 @@ import msgspec
 from django.conf import settings
 
 from hyprbox.lib import headers
-from hyprbox.lib.errors import BodyTooLarge, HyprBoxError, NotAuthenticated, RateLimited
+from hyprbox.lib.errors import BodyTooLarge, BodyTooSlow, HyprBoxError, NotAuthenticated, RateLimited
 from hyprbox.lib.ids import client_ip, new_request_id
 
 Scope = dict[str, Any]
@@ -24,6 +25,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 # In the scope of a request whose bad bearer token somebody in front counts and tells of.
 BEARER_IS_COUNTED = "hyprbox.bearer_is_counted"
 DRAIN_LIMIT = 32 * 1024 * 1024
+BODY_SECONDS = 30.0
 encode = msgspec.json.Encoder().encode
 
 
@@ -72,7 +74,18 @@ def bearer(scope: Scope) -> str:
 
 
 async def read_body(receive: Receive, limit: int) -> bytes:
-    """The request's body. One over `limit` bytes is read to its end first, so that the client hears the answer."""
+    """The request's body. One over `limit` bytes is read to its end first, so that the client hears the answer.
+
+    Raises `BodyTooLarge`, `BodyTooSlow`, `ClientGone`.
+    """
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await _read_body(receive, limit)
+    except TimeoutError:
+        raise BodyTooSlow() from None
+
+
+async def _read_body(receive: Receive, limit: int) -> bytes:
     message = await receive()
     if message["type"] == "http.disconnect":
         raise ClientGone()
@@ -105,7 +118,7 @@ def rendered(body: bytes) -> tuple[bytes, bytes]:
 def rendered_error(error: HyprBoxError, request_id: str) -> bytes:
     """An error after its status line."""
     before, after = rendered(encode(error.as_dict()))
-    extra = "".join(f"{name}: {value}\r\n" for name, value in _error_headers(error).items())
+    extra = "".join(f"{name}: {value}\r\n" for name, value in error_headers(error).items())
     return extra.encode() + before + request_id.encode() + after
 
 
@@ -124,13 +137,16 @@ _SAME_LINES = b"".join(b"%s: %s\r\n" % header for header in _SAME_HEADERS) + b"\
 
 async def answer_error(send: Send, error: HyprBoxError, request_id: str) -> None:
     """Send an error in the one shape."""
-    await answer(send, error.status, encode(error.as_dict()), request_id, _error_headers(error))
+    await answer(send, error.status, encode(error.as_dict()), request_id, error_headers(error))
 
 
-def _error_headers(error: HyprBoxError) -> dict[str, str]:
+def error_headers(error: HyprBoxError) -> dict[str, str]:
+    """Those that an error's answer has beside the ones of every answer."""
     extra = {"retry-after": str(error.retry_after)} if error.retry_after is not None else {}
     if error.status == 401:
         extra["www-authenticate"] = "Bearer"
+    if isinstance(error, BodyTooSlow):
+        extra["connection"] = "close"  # the rest of it is not waited for
     return extra
 
 
@@ -138,34 +154,22 @@ def request_id_of(scope: Scope) -> str:
     return new_request_id(header(scope, b"x-request-id"))
 
 
-class BodyLimit:
-    """ASGI middleware: buffers the request's body up to a limit that depends on the path, else answers 413."""
+async def with_whole_body(receive: Receive, limit: int) -> Receive:
+    """A `receive` for whoever is next, with the body in one piece. Raises what `read_body` does.
 
-    def __init__(self, app: App, limit_for: Callable[[str], int]) -> None:
-        self.app = app
-        self.limit_for = limit_for
+    Of every method: Django would wait for the body of a GET as well, and keep it however large.
+    """
+    body = await read_body(receive, limit)
+    handed = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
-            await self.app(scope, receive, send)
-            return
-        try:
-            body = await read_body(receive, self.limit_for(scope["path"]))
-        except ClientGone:
-            return
-        except BodyTooLarge as error:
-            await answer_error(send, error, request_id_of(scope))
-            return
-        handed = False
+    async def replay() -> dict[str, Any]:
+        nonlocal handed
+        if handed:
+            return await receive()
+        handed = True
+        return {"type": "http.request", "body": body, "more_body": False}
 
-        async def replay() -> dict[str, Any]:
-            nonlocal handed
-            if handed:
-                return await receive()
-            handed = True
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        await self.app(scope, replay, send)
+    return replay
 
 
 class TokenBucket:

@@ -24,7 +24,8 @@ from hyprbox.lib import headers, lanes, live, refusals
 from hyprbox.lib.actors import Actor
 from hyprbox.lib.errors import HyprBoxError, MethodNotAllowed, Overloaded
 
-KEEPALIVE_SECONDS = 15.0
+# A line at least every 15 s: the look at the clock comes up to 5 s late, as a stream may wait so long for something to send.
+KEEPALIVE_SECONDS = 10.0
 # A credential that died ends its streams within 15 s: an answer may be 2.5 s old, the next look comes after 7.5 s and the
 # 5 s that a stream may wait for something to send.
 RECHECK_SECONDS = 7.5

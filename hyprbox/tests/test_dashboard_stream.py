@@ -103,3 +103,13 @@ def test_an_enrolment_turns_green_with_the_first_heartbeat(ada: User, new_1: Nod
     Node.objects.filter(pk=new_1.pk).update(first_seen_at=timezone.now(), last_seen_at=timezone.now())
     [(_, data)] = source.changes([Event("nodes", {"node": [str(new_1.pk)]})])
     assert data["id"] == f"enrol-{token.pk}" and "reports" in data["html"]
+
+
+def test_the_web_hosts_clock_decides_nothing(
+    by: Actor, web_1: Node, db_1: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = fragments.source("cards", by=by)
+    wrong = timezone.now() + timedelta(hours=1)
+    monkeypatch.setattr(timezone, "now", lambda: wrong)
+    list(source.snapshot())
+    assert ids(source.changes([Event("nodes", {"node": None})])) == [f"card-{web_1.pk}"]

@@ -156,6 +156,35 @@ def test_cancel_the_rest() -> None:
         batches.cancel_rest(by=factories.SYSTEM, batch_id=batch.pk)
 
 
+def test_a_job_that_ends_while_the_rest_is_cancelled_does_not_hinder_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, _ = queued(4, wave_size=2)
+    cancel = services.request_cancel
+
+    def late(**asked: Any) -> Job:
+        if Job.objects.filter(batch=batch, status=Status.SUCCEEDED).count() == 0:
+            now = timezone.now()
+            Job.objects.filter(pk=asked["job_id"]).update(status=Status.RUNNING, claim_id=uuid.uuid4(), started_at=now)
+            Job.objects.filter(pk=asked["job_id"]).update(status=Status.SUCCEEDED, finished_at=now)
+        return cancel(**asked)
+
+    monkeypatch.setattr(services, "request_cancel", late)
+    batch = batches.cancel_rest(by=factories.SYSTEM, batch_id=batch.pk)
+    counts = batches.counts(by=factories.SYSTEM, batch=batch)
+    assert (counts["SUCCEEDED"], counts["CANCELLED"]) == (1, 3)
+
+
+def test_a_repeated_batch_is_the_same_in_as_many_queries_however_large(
+    django_assert_max_num_queries: Any,
+) -> None:
+    names = [node.node_id for node in fleet(9)]
+    ask = {"by": factories.as_actor(factories.make_user("operator", "operator")), "order": REPORT, "node_ids": names}
+    first, _, _ = batches.queue(**ask, idempotency_key="once")
+    with django_assert_max_num_queries(3):  # the key, the batch, its jobs
+        again, jobs, is_new = batches.queue(**ask, idempotency_key="once")
+        assert [job.transcript.stdout_bytes for job in jobs] == [0] * 9
+    assert (again.pk, is_new, [job.node.node_id for job in jobs]) == (first.pk, False, names)
+
+
 def test_the_failed_ones_are_retried_once() -> None:
     batch, _ = queued(4)
     end(batch, 0, failed=2)

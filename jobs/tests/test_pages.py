@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from accounts.models import User
+from jobs import deadlines, selectors
 from jobs.models import Job
 from nodes.models import Node
 from tests import factories
@@ -165,3 +170,22 @@ def test_the_palette_finds_jobs_presets_and_nodes(operator: Client, web_1: Node)
     page = operator.get("/palette/?q=system-report", headers={"HX-Request": "true"}).content.decode()
     assert f"/jobs/{job.pk}/" in page and "/presets/system-report/" in page and "<html" not in page
     assert f"/jobs/{job.pk}/" in operator.get(f"/palette/?q={str(job.pk)[:8]}").content.decode()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("what", ["counts", "people", "gauges"])
+def test_what_every_page_asks_reads_no_whole_table(vera: Any, what: str) -> None:
+    """With so few rows the planner would read them all; without that choice it must have an index."""
+    asked: dict[str, Callable[[], object]] = {
+        "counts": lambda: selectors.counts_by_status(by=factories.as_actor(vera), since=timezone.now()),
+        "people": lambda: selectors.people(by=factories.as_actor(vera)),
+        "gauges": deadlines.gauges,
+    }
+    with CaptureQueriesContext(connection) as queries:
+        asked[what]()
+    [sql] = [query["sql"] for query in queries]
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        cursor.execute(f"EXPLAIN {sql}")
+        plan = "\n".join(row[0] for row in cursor.fetchall())
+    assert "Seq Scan" not in plan, plan

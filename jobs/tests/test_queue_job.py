@@ -13,6 +13,8 @@ import pytest
 from audit.models import Event
 from hyprbox.lib import signing
 from jobs.models import Job
+from presets import selectors as presets
+from presets.errors import UnknownPreset
 from tests import factories
 
 
@@ -112,3 +114,18 @@ def test_a_batch_is_all_or_nothing(api: Any, otto: Any, web_1: Any, db_1: Any) -
     good = api.by(otto).post("/api/jobs/batches", {**order, "node_ids": ["web-1", "db-1"]})
     assert good.status_code == 201
     assert {job["node_id"] for job in good.json()["jobs"]} == {"web-1", "db-1"}
+
+
+def test_a_repeat_gets_its_job_though_the_preset_is_gone(
+    api: Any, otto: Any, body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = api.by(otto).post("/api/jobs", body, idempotency_key="k-1")
+    monkeypatch.setattr(presets, "find_preset", _no_preset)
+    again = api.by(otto).post("/api/jobs", body, idempotency_key="k-1")
+    assert (first.status_code, again.status_code, again.json()["id"]) == (201, 200, first.json()["id"])
+    # Another request is that before it is anything else.
+    assert api.by(otto).post("/api/jobs", {**body, "preset": "x"}, idempotency_key="k-1").status_code == 422
+
+
+def _no_preset(name: str) -> Any:
+    raise UnknownPreset()

@@ -347,3 +347,24 @@ def test_raw_output_honours_a_range(api: Any, otto: Any, running: Running) -> No
     assert (part.status_code, part.content, part.headers["Content-Range"]) == (206, b"234", "bytes 2-4/10")
     assert api.by(otto).get(path, range="bytes=-3").content == b"789"
     assert api.by(otto).get(path, range="bytes=10-").status_code == 416
+
+
+@pytest.mark.parametrize("header", ["bytes=4-2", "bytes=x", "bytes=0-1,3-4", "lines=1-2"])
+def test_what_is_no_range_brings_the_whole(api: Any, otto: Any, running: Running, header: str) -> None:
+    running.write(chunk(b"0123456789"))
+    answer = api.by(otto).get(f"/api/jobs/{running.job.pk}/output", range=header)
+    assert (answer.status_code, answer.content) == (200, b"0123456789")
+
+
+def test_a_range_past_the_end_says_how_much_there_is(api: Any, otto: Any, running: Running) -> None:
+    running.write(chunk(b"0123456789"))
+    answer = api.by(otto).get(f"/api/jobs/{running.job.pk}/output", range="bytes=10-")
+    assert (answer.status_code, answer.headers["Content-Range"]) == (416, "bytes */10")
+
+
+def test_complete_answers_with_the_whole_job(api: Any, otto: Any, running: Running) -> None:
+    answer = running.call("complete", **ending()).json()
+    seen = api.by(otto).get(f"/api/jobs/{running.job.pk}").json()
+    private = {"script", "variables", "signature"}
+    assert answer == {**seen, **dict.fromkeys(private)}
+    assert seen["phases"] and all(seen[name] is not None for name in private)

@@ -15,7 +15,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.utils import timezone
 
-from hyprbox.lib import live
+from hyprbox.lib import lanes, live
 from hyprbox.lib.errors import Unavailable
 from jobs import queue, services, together, waiting
 from jobs.models import Job
@@ -37,6 +37,7 @@ async def fresh_lane(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     for module, name, value in ((queue, "board", board), (waiting, "board", board), (waiting, "together", lane)):
         monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(waiting, "_tokens", waiting.TokenCache(waiting._wake))
+    monkeypatch.setattr(waiting, "_strangers", lanes.TokenBucket(rate=0.5, burst=30))
     yield
     await live.listener.stop()
     await board.stop()
@@ -281,3 +282,18 @@ async def test_a_defect_while_claiming_is_an_answer_and_not_a_hanging_poll(monke
             async with asyncio.timeout(5):
                 await lane.claim(node_pk=uuid.uuid4(), request_id=uuid.uuid4())
     await lane.stop()
+
+
+async def test_who_asks_comes_before_what_they_ask(token: str) -> None:
+    for wrong in ("", "hbnt_" + "x" * 51, "eyJ.not.ours"):
+        answer = await poll(wrong, request_id="not-a-uuid").done()
+        assert answer.status == 401, wrong
+    assert (await poll(token, request_id="not-a-uuid").done()).status == 400
+
+
+async def test_an_address_that_shows_bad_tokens_again_and_again_is_told_to_wait(token: str) -> None:
+    bad = "hbnt_" + "x" * 51
+    answers = [await poll(bad).done() for _ in range(31)]
+    assert [answer.status for answer in answers] == [401] * 30 + [429]
+    assert answers[-1].body["error"]["code"] == "rate_limited"
+    assert (await poll(token).done()).status == 200

@@ -193,6 +193,17 @@ class TestActivity:
         assert items == sorted(items, key=lambda item: item["at"], reverse=True)
         assert len(person.get("/api/nodes/web-1/activity?limit=1").json()["results"]) == 1
 
+    def test_what_began_earlier_and_ended_later_is_on_the_first_page_alone(
+        self, person: ApiClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        make_node("web-1")
+        now = timezone.now()
+        job = timeline.ActivityItem(now, "job", "A job that began long ago")
+        monkeypatch.setattr(timeline, "activity_sources", [lambda node, before, limit: [job]])
+        pages = [f"?before={at:%Y-%m-%dT%H:%M:%S.%fZ}" for at in (now, now + timedelta(seconds=1))]
+        shown = [person.get(f"/api/nodes/web-1/activity{page}").json()["results"] for page in ("", *pages)]
+        assert [len(items) for items in shown] == [1, 0, 1]
+
     def test_another_nodes_are_not_shown(self, person: ApiClient) -> None:
         make_node("web-1")
         make_token(make_node("web-2"))

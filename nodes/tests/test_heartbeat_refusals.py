@@ -204,3 +204,7 @@ class TestRates:
         bad = "hbnt_" + "z" * 8 + "x" * 43
         lane.send_at_once([lane.request(GOOD, bad)] * 40)
         assert lane.send(GOOD, make_token(node)).status == 202
+
+
+def test_who_sends_comes_before_what_they_send() -> None:
+    assert lane.send(b"no json", None, content_type="text/plain").status == 401

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from presets import lint, shelltools
+from presets.documents import Preset
 from presets.shell import scan
 from presets.tests.helpers import make_preset
 
@@ -214,6 +216,18 @@ def test_bash_itself_refuses_what_does_not_fit_into_a_function(text: str, line: 
 
 def test_bash_has_nothing_against_a_good_part() -> None:
     assert shelltools.bash_syntax(make_preset(apply=USE_ALL, variables=VARIABLES)) == ()
+
+
+def test_a_tool_that_takes_too_long_is_a_finding_and_no_defect(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(preset: Preset) -> tuple[lint.Finding, ...]:
+        raise subprocess.TimeoutExpired("shellcheck", 30)
+
+    slow.__name__ = "shellcheck"
+    monkeypatch.setattr(shelltools, "shellcheck", slow)
+    [finding] = [each for each in shelltools.check(make_preset(apply="true\n")) if each.severity == lint.ERROR]
+    assert (finding.code, finding.message) == (
+        "too-long", "shellcheck did not end within 30 seconds, so it found nothing."
+    )  # fmt: skip
 
 
 def test_shellcheck_places_are_those_of_the_part() -> None:

@@ -11,7 +11,7 @@ from hyprbox import worker
 
 
 class Command(BaseCommand):
-    help = "Run what time starts: deadlines, retention, alerts. Any number of them may run; SIGTERM ends it."
+    help = "Run what time starts: deadlines, retention, changes of status. Any number of them may run; SIGTERM ends it."
 
     def handle(self, *args: Any, **options: Any) -> None:
         asyncio.run(worker.work())

@@ -1,3 +1,4 @@
+#!/bin/bash
 # Boots the room's own systemd and runs /room/steps.sh in it: bash boot.sh TREE FOLDER [inside].
 # FOLDER is /room inside: what the steps write there is all that outlives the room.
 set -eu
@@ -26,42 +27,18 @@ if [[ ${3:-} != inside ]]; then
   exit "$(cat "$folder/code" 2>/dev/null || echo 70)"
 fi
 
-mount --make-rprivate /
-over=$folder/over
-mkdir -p "$over"
-mount -t tmpfs -o mode=755 none "$over"
-mkdir "$over/upper" "$over/work" "$over/root"
-mount -t overlay none -o "lowerdir=$tree,upperdir=$over/upper,workdir=$over/work" "$over/root"
-cd "$over/root"
-mount -t proc none proc
-for settings in kernel vm fs dev user; do
-  if [[ -d proc/sys/$settings ]]; then
-    mount --bind "proc/sys/$settings" "proc/sys/$settings"
-    mount -o remount,bind,ro "proc/sys/$settings"
-  fi
-done
-mount -t sysfs -o ro none sys
+# shellcheck source=presets/tests/room/tree.sh
+source "${0%/*}/tree.sh"
+
+over_tree "$tree" "$folder"
+proc_and_sys
 mount -t cgroup2 none sys/fs/cgroup
 mount -t tmpfs -o mode=755 none run
 mount -t tmpfs -o mode=1777 none tmp
 # An overlay on an overlay is not possible: Docker's layers lie in memory of their own.
 mkdir -p var/lib/docker
 mount -t tmpfs -o mode=710 none var/lib/docker
-mount -t tmpfs -o mode=755 none dev
-mkdir dev/pts dev/shm dev/net
-mount -t devpts -o newinstance,ptmxmode=0666,mode=620 none dev/pts
-ln -s pts/ptmx dev/ptmx
-ln -s /proc/self/fd dev/fd
-ln -s fd/0 dev/stdin
-ln -s fd/1 dev/stdout
-ln -s fd/2 dev/stderr
-for device in null zero full random urandom tty net/tun; do
-  if [[ -e /dev/$device ]]; then
-    touch "dev/$device"
-    mount --bind "/dev/$device" "dev/$device"
-  fi
-done
-mount -t tmpfs -o mode=1777 none dev/shm
+devices null zero full random urandom tty net/tun
 mkdir room
 mount --bind "$folder" room
 for tool in "$folder"/bin/*; do

@@ -1,3 +1,4 @@
+#!/bin/bash
 # Puts packages into a bare tree: bash fill.sh TREE "INSTALLED ..." "DOWNLOADED ..." "FETCHED ..."
 # FETCHED are downloaded at one go and without what they recommend.
 # Runs in mounts and processes of its own, with the machine's network.
@@ -30,6 +31,7 @@ done
 if [[ -n $4 ]]; then get install --download-only $4; fi
 
 # apt reads the whole list at every call: only what can be installed here is left in it.
+# shellcheck disable=SC2016  # dpkg-query's own format
 names=$(inside dpkg-query -W -f '${Package}\n' && find "$tree/var/cache/apt/archives" -name '*.deb' -printf '%f\n' | cut -d _ -f 1)
 for list in "$tree"/var/lib/apt/lists/*_Packages; do
   names=$names awk '
