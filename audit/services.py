@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import psycopg
 import structlog
 from django.db import connection, transaction
 
@@ -58,24 +59,29 @@ def record(
         raise NotInTransaction(NotInTransaction.__doc__)
     facts = {**(detail or {}), **({"api_key": by.key} if by.key else {})}
     kept = {key: _harmless(value) for key, value in facts.items()}
-    with connection.cursor() as cursor:  # every act waits for this, so it goes past the ORM
-        cursor.execute(
-            _INSERT,
-            (
-                action.value,
-                by.kind.value,
-                by.id,
-                _one_line(by.name)[:254],
-                _one_line(target)[:255],
-                by.ip,
-                by.request_id,
-                rowmac.subject_of(row) if row is not None else "",
-                row.row_version if row is not None else None,
-                json.dumps(kept),
-            ),
+    id_, at = _insert(
+        (
+            action.value,
+            by.kind.value,
+            by.id,
+            _one_line(by.name)[:254],
+            _one_line(target)[:255],
+            by.ip,
+            by.request_id,
+            rowmac.subject_of(row) if row is not None else "",
+            row.row_version if row is not None else None,
+            json.dumps(kept),
         )
-        id_, at = cursor.fetchone()
+    )
     return Recorded(id_, at, kept)
+
+
+def _insert(values: tuple[Any, ...]) -> tuple[int, datetime]:
+    """Every act waits for this. Bound by the server and past Django's cursor, it takes a third of the CPU."""
+    connection.validate_no_broken_transaction()
+    with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
+        found: Any = cursor.execute(_INSERT, values).fetchone()
+    return found[0], found[1]
 
 
 def verify_log(*, by: Actor, outside: list[dict[str, Any]] | None = None, first: int = 1) -> verifying.Report:
