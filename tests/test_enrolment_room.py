@@ -230,7 +230,7 @@ def test_behind_a_proxy_all_of_it_goes_through_that(
             " HYPRBOX_AGENT_SHA256", f" HYPRBOX_API_URL={url} HYPRBOX_REGION=Lab HYPRBOX_AGENT_SHA256"
         )
         steps = f"""
-        cat >/usr/lib/ssl/cert.pem <<'PEM'
+        mkdir -p /usr/lib/ssl; cat >/usr/lib/ssl/cert.pem <<'PEM'
 {(tmp_path / "plane.pem").read_text()}
 PEM
         cat >/room/line <<'LINE'
