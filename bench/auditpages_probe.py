@@ -46,8 +46,8 @@ def fill(count: int) -> None:
 def main(count: int) -> None:
     fill(count)
     oldest = Event.objects.earliest("id").pk + 150
-    half_a_year = timezone.now() - timedelta(days=180)
-    day = {"since": half_a_year, "until": half_a_year + timedelta(days=1)}
+    halfway = timezone.now() - timedelta(seconds=31 * count // 2)
+    day = {"since": halfway, "until": halfway + timedelta(days=1)}
     pages = {
         "the newest": lambda: slice_of(list_events(by=SYSTEM), size=100),
         "the oldest": lambda: slice_of(list_events(by=SYSTEM), size=100, before=oldest),
@@ -60,7 +60,7 @@ def main(count: int) -> None:
         "a rare action": lambda: slice_of(list_events(by=SYSTEM, action="token.revoked"), size=100),
         "one node": lambda: slice_of(list_events(by=SYSTEM, target="node:web-7"), size=100),
         "an operator's own": lambda: slice_of(list_events(by=OPERATOR), size=100),
-        "one day, half a year ago": lambda: slice_of(list_events(by=SYSTEM, **day), size=100),
+        "one day, in the middle": lambda: slice_of(list_events(by=SYSTEM, **day), size=100),
     }
     found = {}
     for name, page in pages.items():
