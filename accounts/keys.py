@@ -16,7 +16,7 @@ from accounts.selectors import KEY_SCHEME, live_keys
 from audit import sealed
 from audit import services as audit
 from audit.actions import Action
-from hyprbox.lib import opaque
+from hyprbox.lib import live, opaque
 from hyprbox.lib.actors import CAPABILITIES, SCOPES, Actor, Capability, Scope, require, require_fresh
 from hyprbox.lib.db import database_now
 from hyprbox.lib.errors import Conflict, InvalidInput
@@ -89,6 +89,7 @@ def revoke_key(*, by: Actor, key_id: uuid.UUID) -> ApiKey:
     sealed.overrule(key)
     key.revoked_at = database_now()
     sealed.save(key, "revoked_at")
+    live.publish(live.CREDENTIALS, user=key.user_id)
     detail = {"name": key.name, "prefix": key.prefix, "owner": key.user.email}
     audit.record(Action.KEY_REVOKED, by=by, target=f"key:{key.pk}", detail=detail, row=key)
     return key

@@ -13,6 +13,7 @@ from accounts.models import PageSession, RefreshFamily, User
 from audit import sealed
 from audit import services as audit
 from audit.actions import Action
+from hyprbox.lib import live
 from hyprbox.lib.actors import Actor, Capability, require, require_fresh
 
 
@@ -31,6 +32,7 @@ def end_session(*, by: Actor, session_id: uuid.UUID) -> None:
         row.delete()
     else:
         RefreshFamily.objects.filter(pk=row.pk).update(revoked_at=Now())
+    live.publish(live.CREDENTIALS, user=row.user_id)
     detail = {"session": str(session_id), "ip": row.ip}
     audit.record(Action.SESSION_ENDED, by=by, target=f"user:{row.user or 'anonymous'}", detail=detail)
 
@@ -51,6 +53,7 @@ def end_all(user: User, *changed: str, but: str = "") -> None:
         family.token_version = user.token_version
         families.put_seal(family)
         family.save(update_fields=["token_version", "seal"])
+    live.publish(live.CREDENTIALS, user=user.pk)
 
 
 @transaction.atomic

@@ -28,7 +28,7 @@ from accounts.selectors import find_active, find_by_email
 from audit import sealed
 from audit import services as audit
 from audit.actions import Action
-from hyprbox.lib import opaque
+from hyprbox.lib import live, opaque
 from hyprbox.lib.actors import Actor, Capability, Role, require, require_fresh
 from hyprbox.lib.db import database_now
 from hyprbox.lib.errors import InvalidInput, NotAuthenticated
@@ -238,6 +238,7 @@ def remove_user(*, by: Actor, user_id: uuid.UUID) -> User:
     user = _locked(user_id)
     _check_not_oneself(by, user)
     User.objects.filter(pk=user.pk).delete()
+    live.publish(live.CREDENTIALS, user=user.pk)
     _check_an_admin_is_left()
     detail = {"role": user.role, "id": str(user_id)}
     audit.record(Action.USER_REMOVED, by=by, target=f"user:{user.email}", detail=detail, row=sealed.end(user))

@@ -20,6 +20,7 @@ from accounts.models import PageSession, RefreshFamily, User
 from accounts.selectors import actor_for, find_active, find_by_email, find_family
 from audit import services as audit
 from audit.actions import Action
+from hyprbox.lib import live
 from hyprbox.lib.actors import Actor, Capability, require
 from hyprbox.lib.errors import NotAuthenticated
 
@@ -168,6 +169,7 @@ def _answer_again(family_id: uuid.UUID, token: str, client: bytes) -> str:
 
 def _revoke_reused(family: RefreshFamily, by: Actor) -> None:
     if RefreshFamily.objects.filter(pk=family.pk, revoked_at=None).update(revoked_at=Now()):
+        live.publish(live.CREDENTIALS, user=family.user_id)
         detail = {"session": str(family.pk)}
         audit.record(Action.REFRESH_REUSED, by=by, target=f"user:{family.user.email}", detail=detail)
 
@@ -194,6 +196,8 @@ def log_out(*, by: Actor, refresh_token: str = "", everywhere: bool = False) -> 
     ended = list(ending.filter(revoked_at=None).select_related("user").select_for_update(of=("self",)))
     RefreshFamily.objects.filter(pk__in=[family.pk for family in ended]).update(revoked_at=Now())
     target = by.name if by.is_known else next((family.user.email for family in ended), "")
+    for user_pk in {by.id, *(str(family.user_id) for family in ended)} - {""}:
+        live.publish(live.CREDENTIALS, user=user_pk)
     if target:
         audit.record(Action.LOGOUT_DONE, by=by, target=f"user:{target}", detail={"everywhere": everywhere}, row=user)
 

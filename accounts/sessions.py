@@ -56,6 +56,7 @@ class SessionStore(SessionBase):
     def create(self) -> None:
         """A new key; the row comes with the data, at the end of the request."""
         self._session_key = self._get_new_session_key()  # type: ignore[attr-defined]
+        self._get_session(no_load=True)  # type: ignore[attr-defined] # there is nothing to load, and a miss would drop the key
         self.row = None
         self.modified = True
 

@@ -14,10 +14,10 @@ from django.views.decorators.http import require_POST, require_safe
 
 from audit import selectors, services
 from audit.actions import Action
-from audit.downloads import as_file
+from audit.downloads import as_file, heavy
 from audit.verifying import CannotTell
 from hyprbox.lib import pages
-from hyprbox.lib.actors import Capability
+from hyprbox.lib.actors import Capability, require
 from hyprbox.lib.pages import Crumb
 
 PAGE_SIZE = 100
@@ -70,14 +70,19 @@ def event_list(request: HttpRequest) -> HttpResponse:
 def export(request: HttpRequest) -> StreamingHttpResponse:
     """What the filters show, as a file."""
     kind = "csv" if request.GET.get("format") == "csv" else "jsonl"
-    return as_file(pages.actor_of(request), {"format": kind, **_as_filter(_wanted(request))})
+    by = pages.actor_of(request)
+    require(by, Capability.VIEW_OWN_AUDIT)
+    return as_file(by, {"format": kind, **_as_filter(_wanted(request))})
 
 
 @require_POST
 def verify(request: HttpRequest) -> HttpResponse:
     """Walk the chain now; the page then says what came of it."""
     try:
-        report = services.verify_log(by=pages.actor_of(request))
+        by = pages.actor_of(request)
+        require(by, Capability.VIEW_OWN_AUDIT)
+        heavy.take(by.id)
+        report = services.verify_log(by=by)
     except CannotTell as error:
         messages.error(request, str(error))
     else:

@@ -9,6 +9,7 @@ import gc
 import os
 from typing import Any
 
+import structlog
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "hyprbox.settings")
@@ -26,7 +27,7 @@ from hyprbox import startup
 from hyprbox.gate.door import Gate
 from hyprbox.gate.origins import Origins
 from hyprbox.lib import lanes, live
-from hyprbox.lib.errors import HeadersTooLarge
+from hyprbox.lib.errors import HeadersTooLarge, defect
 from hyprbox.lib.threads import in_thread
 from hyprbox.live_routes import STREAMS
 from jobs.queue import board
@@ -54,16 +55,36 @@ _routes = Origins(BearerGate(_paths))
 
 async def application(scope: dict[str, Any], receive: lanes.Receive, send: lanes.Send) -> None:
     if scope["type"] == "http":
-        if sum(map(_size, scope["headers"])) > MAX_HEADER_BYTES:
-            await lanes.answer_error(send, HeadersTooLarge(), lanes.request_id_of(scope))
-            return
-        lane = LANES.get(scope["path"])
-        await (lane or _routes)(scope, receive, send)
+        await _http(scope, receive, send)
     elif scope["type"] == "lifespan":
         await _lifespan(receive, send)
     elif scope["type"] == "websocket":  # there are none
         await receive()
         await send({"type": "websocket.close", "code": 4404})
+
+
+async def _http(scope: dict[str, Any], receive: lanes.Receive, send: lanes.Send) -> None:
+    has_begun = False
+
+    async def noting(message: dict[str, Any]) -> None:
+        nonlocal has_begun
+        has_begun = True
+        await send(message)
+
+    try:
+        if sum(map(_size, scope["headers"])) > MAX_HEADER_BYTES:
+            raise HeadersTooLarge
+        lane = LANES.get(scope["path"])
+        await (lane or _routes)(scope, receive, noting)
+    except HeadersTooLarge as error:
+        await lanes.answer_error(send, error, lanes.request_id_of(scope))
+    except Exception as error:
+        # Django answers its own defects; one of a lane or a stream must not leave as a bare 500 of the server's.
+        if has_begun:
+            raise
+        request_id = lanes.request_id_of(scope)
+        log.error("lane.failed", path=scope["path"], request_id=request_id, exc_info=error)
+        await lanes.answer_error(send, defect(), request_id)
 
 
 async def _lifespan(receive: lanes.Receive, send: lanes.Send) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from django.urls import reverse
 from django.utils import timezone
 
+from hyprbox.lib import searching
 from hyprbox.lib.actors import Actor, Capability
 from hyprbox.lib.templatetags.ui import look_of
 from jobs import selectors as jobs
@@ -31,11 +32,14 @@ class Found:
 
 
 def find(q: str, *, by: Actor) -> list[Found]:
-    """What matches; without words, the nodes that need someone."""
+    """What matches; without words, the nodes that need someone. Few letters find presets, which are few."""
     if not q:
         troubled = (Status.CRITICAL, Status.OFFLINE, Status.WARNING)
         return _nodes(NodeFilter(statuses=troubled, ordering="status"))
-    return [*_nodes(NodeFilter(q=q, ordering="status")), *_presets(q, by), *_jobs(q, by)]
+    if searching.is_too_short(q):
+        return _presets(q, by)
+    with searching.limited(q, by=by):
+        return [*_nodes(NodeFilter(q=q, ordering="status")), *_presets(q, by), *_jobs(q, by)]
 
 
 def _nodes(wanted: NodeFilter) -> list[Found]:

@@ -14,8 +14,8 @@ from django.views.decorators.http import require_safe
 
 from hyprbox import finding, installer, styleguide, token_pages
 from hyprbox.fleet import views as fleet
-from hyprbox.lib import pages
-from hyprbox.lib.errors import Forbidden, HyprBoxError, InvalidInput, NotFound
+from hyprbox.lib import pages, searching
+from hyprbox.lib.errors import Forbidden, InvalidInput, NotFound, defect
 from hyprbox.lib.middleware import as_hyprbox_error, error_response, tell_refusal
 from hyprbox.lib.pages import Crumb
 
@@ -25,6 +25,7 @@ def palette(request: HttpRequest) -> HttpResponse:
     """Find a node, a job or a preset: a fragment for the palette, a page without JavaScript."""
     q = request.GET.get("q", "").replace("\0", "").strip()[:120]
     context = {"q": q, "found": finding.find(q, by=pages.actor_of(request))}
+    context["hint"] = searching.HINT if searching.is_too_short(q) else ""
     if pages.is_fragment(request):
         return render(request, "partials/_palette_found.html", context)
     return pages.show(request, "palette.html", context, crumbs=(Crumb("Find or run"),))
@@ -64,7 +65,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
     """What a middleware could not take: a database that is away says so, everything else is a defect."""
     error = sys.exc_info()[1]
     known = None if error is None else as_hyprbox_error(error)
-    return error_response(request, known or HyprBoxError())
+    return error_response(request, known or defect())
 
 
 _fleet: list[URLPattern | URLResolver] = [

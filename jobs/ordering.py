@@ -12,6 +12,7 @@ from django.http import QueryDict
 from django.urls import reverse
 from django.utils import timezone
 
+from hyprbox.lib import searching
 from hyprbox.lib.actors import Actor, Capability, require
 from hyprbox.lib.errors import InvalidInput
 from jobs import batches, selectors, services
@@ -29,12 +30,13 @@ SINCE = {"24h": timedelta(hours=24), "7d": timedelta(days=7)}
 
 
 def wanted_jobs(query: QueryDict) -> dict[str, str]:
-    """The filters of the job list, cleaned."""
+    """The filters of the job list, cleaned. `hint` says why `q` does not narrow the list yet."""
     wanted = {
         name: query.get(name, "").replace("\0", "").strip()[:254] for name in ("q", "node", "who", "when", "batch")
     }
     status = query.get("status", "").upper()
     wanted["status"] = status if status in Status.values else ""
+    wanted["hint"] = searching.HINT if searching.is_too_short(wanted["q"]) else ""
     return wanted
 
 
@@ -49,7 +51,8 @@ def listed(wanted: dict[str, str], *, by: Actor) -> QuerySet[Job]:
         created_by=wanted["who"],
         since=timezone.now() - since if since else None,
     )
-    return jobs & selectors.find_jobs(by=by, q=wanted["q"]) if wanted["q"] else jobs
+    is_search = wanted["q"] and not wanted["hint"]
+    return jobs & selectors.find_jobs(by=by, q=wanted["q"]) if is_search else jobs
 
 
 def _uuid(text: str) -> uuid.UUID | None:

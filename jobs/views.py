@@ -13,7 +13,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from hyprbox.lib import pages
+from hyprbox.lib import pages, searching
 from hyprbox.lib.actors import Capability
 from hyprbox.lib.errors import InvalidInput
 from hyprbox.lib.pages import Crumb
@@ -32,16 +32,22 @@ def job_list(request: HttpRequest) -> HttpResponse:
     """All jobs, newest first; each filter is in the address."""
     actor = pages.actor_of(request)
     wanted = ordering.wanted_jobs(request.GET)
-    page = pages.page_of(request, ordering.listed(wanted, by=actor), PAGE_SIZE)
-    now = timezone.now()
-    context: dict[str, Any] = {"wanted": wanted, "page": page, "rows": [summary.of(job, now) for job in page]}
+    context = _listing(request, wanted)
     if pages.is_fragment(request):
         return render(request, "jobs/_list.html", context)
     context["people"] = selectors.people(by=actor)
     context["stopped"] = stops.current()
-    context["counts"] = selectors.counts_by_status(by=actor, since=now - timedelta(hours=24))
+    context["counts"] = selectors.counts_by_status(by=actor, since=timezone.now() - timedelta(hours=24))
     context["statuses"] = [(status, context["counts"][status]) for status in Status]
     return pages.show(request, "jobs/list.html", context, nav="jobs", crumbs=(Crumb("Jobs"),), topics=("jobs",))
+
+
+def _listing(request: HttpRequest, wanted: dict[str, str]) -> dict[str, Any]:
+    actor, now = pages.actor_of(request), timezone.now()
+    with searching.limited("" if wanted["hint"] else wanted["q"], by=actor):
+        page = pages.page_of(request, ordering.listed(wanted, by=actor), PAGE_SIZE)
+        rows = [summary.of(job, now) for job in page]
+    return {"wanted": wanted, "page": page, "rows": rows}
 
 
 @require_safe
@@ -84,9 +90,7 @@ def batch(request: HttpRequest, batch_id: uuid.UUID) -> HttpResponse:
     actor = pages.actor_of(request)
     found = batches.find(by=actor, batch_id=batch_id)
     wanted = {**ordering.wanted_jobs(request.GET), "batch": str(found.pk)}
-    page = pages.page_of(request, ordering.listed(wanted, by=actor), PAGE_SIZE)
-    now = timezone.now()
-    context: dict[str, Any] = {"wanted": wanted, "page": page, "rows": [summary.of(job, now) for job in page]}
+    context = _listing(request, wanted)
     counts = batches.counts(by=actor, batch=found)
     context |= {"batch": found, "shown": summary.of_batch(found, counts, batches.waves(found))}
     crumbs = (Crumb("Jobs", reverse("jobs:list")), Crumb(str(found.pk)[:8], is_mono=True))

@@ -10,6 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from hyprbox.lib import searching
 from hyprbox.lib.actors import Capability, require
 from hyprbox.lib.api import Pages, StrictSerializer, actor_of, chosen, parse, parse_query
 from hyprbox.lib.errors import InvalidInput
@@ -93,13 +94,16 @@ class NodeDetailSerializer(NodeSerializer):
 
 class NodeList(APIView):
     def get(self, request: Request) -> Response:
-        require(actor_of(request), Capability.VIEW_FLEET)
+        by = actor_of(request)
+        require(by, Capability.VIEW_FLEET)
         query = parse_query(NodeQuery, request)
         wanted = NodeFilter(
             statuses=query["status"], group=query["group"], tag=query["tag"], q=query["q"], ordering=query["ordering"]
         )
+        searching.require_enough(wanted.words)
         pages = Pages()
-        rows = pages.paginate_queryset(selectors.list_nodes(wanted), request, self)
+        with searching.limited(wanted.words, by=by):
+            rows = pages.paginate_queryset(selectors.list_nodes(wanted), request, self)
         return pages.get_paginated_response(NodeSerializer(rows, many=True).data)
 
 

@@ -7,7 +7,7 @@ fleet as JSON have files of their own.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
@@ -48,6 +48,17 @@ class NodeFilter:
     tag: str = ""
     q: str = ""
     ordering: str = "node_id"
+
+    @property
+    def words(self) -> str:
+        """What of `q` is searched for in names, which is what costs."""
+        return " ".join(word for kind, word in self.parts() if not kind)
+
+    def parts(self) -> Iterator[tuple[str, str]]:
+        """(`tag`, `group` or nothing, the word), for each word of `q`."""
+        for word in self.q.split():
+            kind, _, rest = word.partition(":")
+            yield (kind, rest) if rest and kind in ("tag", "group") else ("", word)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +145,11 @@ def list_nodes(wanted: NodeFilter) -> NodeQuerySet:
         nodes = nodes.in_group(wanted.group)
     if wanted.tag:
         nodes = nodes.tagged(wanted.tag)
-    for word in wanted.q.split():
-        kind, colon, rest = word.partition(":")
-        if colon and rest and kind == "tag":
-            nodes = nodes.tagged(rest)
-        elif colon and rest and kind == "group":
-            nodes = nodes.in_group(rest)
+    for kind, word in wanted.parts():
+        if kind == "tag":
+            nodes = nodes.tagged(word)
+        elif kind == "group":
+            nodes = nodes.in_group(word)
         else:
             nodes = nodes.matching(word)
     return nodes.annotate(now=Now()).order_by(*_ordering(wanted.ordering))

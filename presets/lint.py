@@ -29,7 +29,7 @@ _PROGRAMS = frozenset({"awk", "gawk", "mawk", "sed", "perl", "python", "python3"
 _PROGRAM_OPTIONS = frozenset({"-e", "-c", "--expression", "--command"})
 _OPTIONS_WITH_ARGUMENT = frozenset({"-v", "-F", "-f", "--arg", "--argjson", "-d", "-U", "-h", "-p"})
 _CONSTANT = re.compile(r"[A-Z][A-Z0-9_]*")
-_TEMPLATE = re.compile(r"\{\{-?\s*\.?(\w+)[^{}\n]*\}\}")
+_TEMPLATE = re.compile(r"\{\{-?\s*\.?(\w+)(?:[^\w{}\n][^{}\n]*)?\}\}")
 _TRACE = re.compile(r"-[a-wyz]*x\w*|xtrace")
 _FUNCTION = re.compile(r"hb_(\w+)")
 

@@ -7,6 +7,7 @@ gigabytes. Here only what one would write in JSON has a meaning beyond text, and
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Hashable
 from typing import Any
@@ -86,7 +87,7 @@ def compose_yaml(raw: bytes) -> yaml.Node | None:
 def read_json(raw: bytes) -> object:
     """One JSON document as plain values. Raises NotADocument with the place."""
     try:
-        return json.loads(_utf8(raw), object_pairs_hook=_once, parse_constant=_no_constant)
+        return json.loads(_utf8(raw), object_pairs_hook=_once, parse_constant=_no_constant, parse_float=_finite)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise NotADocument(f"This is not valid JSON: {error.msg} ({place}).") from error
@@ -112,6 +113,13 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise NotADocument(f'The key "{key[:60]}" is there twice.')
         found[key] = value
     return found
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise NotADocument("A number in it is too large.")
+    return number
 
 
 def _no_constant(name: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,6 +36,15 @@ def end_session(user: User) -> None:
 
 def log_out_everywhere(user: User) -> None:
     services.log_out(by=as_actor(user), everywhere=True)
+
+
+def log_out_here(user: User) -> None:
+    family = user.refresh_families.get()
+    services.log_out(by=replace(as_actor(user), session=str(family.pk)))
+
+
+def remove(user: User) -> None:
+    people.remove_user(by=SYSTEM, user_id=user.pk)
 
 
 def disable(user: User) -> None:
@@ -70,3 +81,44 @@ def test_it_ends_with_its_credential(vera: User, ada: User, monkeypatch: pytest.
         return await viewer.until("expired")
 
     assert watch(token, work)["code"] == "not_authenticated"
+
+
+@pytest.mark.parametrize(
+    "end", [end_session, log_out_everywhere, log_out_here, disable, change_role, remove, revoke_key]
+)
+def test_it_is_told_and_does_not_wait_for_the_next_look(
+    vera: User, ada: User, monkeypatch: pytest.MonkeyPatch, end: End
+) -> None:
+    monkeypatch.setattr(sse, "RECHECK_SECONDS", 1000.0)
+    monkeypatch.setattr(sse, "SHARED_SECONDS", 1000.0)
+    monkeypatch.setattr(streams, "WAIT_SECONDS", 0.1)
+    here = Actor.anonymous(ip="127.0.0.1")
+    token = services.log_in(email=vera.email, password=PASSWORD, by=here).tokens.access
+    if end is revoke_key:
+        _, token = keys.create_key(by=as_actor(vera), name="wall", scopes=["read"])
+
+    async def work(viewer: Viewer) -> Any:
+        await viewer.until("snapshot")
+        await sync_to_async(end, thread_sensitive=False)(vera)
+        told = await viewer.until("expired")
+        assert (await viewer._app.receive_output(5))["more_body"] is False
+        return told
+
+    assert watch(token, work)["code"] == "not_authenticated"
+
+
+def test_it_goes_on_when_nothing_of_its_own_ended(vera: User, otto: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "WAIT_SECONDS", 0.1)
+    here = Actor.anonymous(ip="127.0.0.1")
+    kept = services.log_in(email=vera.email, password=PASSWORD, by=here).tokens.access
+    services.log_in(email=vera.email, password=PASSWORD, by=here)
+    other = vera.refresh_families.latest("created_at")
+
+    async def work(viewer: Viewer) -> None:
+        await viewer.until("snapshot")
+        await sync_to_async(logins.end_session, thread_sensitive=False)(by=SYSTEM, session_id=other.pk)
+        await sync_to_async(log_out_everywhere, thread_sensitive=False)(otto)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(viewer.event(), 1.0)
+
+    watch(kept, work)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import groupby
 
@@ -10,6 +10,7 @@ from django.http import QueryDict
 from django.utils import timezone
 
 from hyprbox.fleet import sentences
+from hyprbox.lib import searching
 from hyprbox.lib.actors import Actor
 from jobs import selectors as jobs
 from nodes import selectors
@@ -58,8 +59,8 @@ class Wanted:
         view = query.get("view", "")
         return cls(
             status=status if status in Status.values else "",
-            group=query.get("group", "")[:63],
-            tag=query.get("tag", "")[:63],
+            group=query.get("group", "").replace("\0", "")[:63],
+            tag=query.get("tag", "").replace("\0", "")[:63],
             q=query.get("q", "").replace("\0", "")[:120].strip(),
             sort=sort if sort in SORTS else "worst",
             view=view if view in VIEWS else ("map" if total >= MAP_FROM else "cards"),
@@ -70,7 +71,13 @@ class Wanted:
     @property
     def filter(self) -> NodeFilter:
         statuses = (self.status,) if self.status else ()
-        return NodeFilter(statuses=statuses, group=self.group, tag=self.tag, q=self.q, ordering=SORTS[self.sort][1])
+        asked = NodeFilter(statuses=statuses, group=self.group, tag=self.tag, q=self.q, ordering=SORTS[self.sort][1])
+        return replace(asked, q="") if searching.is_too_short(asked.words) else asked
+
+    @property
+    def hint(self) -> str:
+        """Why `q` does not narrow the list yet."""
+        return searching.HINT if searching.is_too_short(NodeFilter(q=self.q).words) else ""
 
     @property
     def is_narrow(self) -> bool:

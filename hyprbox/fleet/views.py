@@ -14,7 +14,7 @@ from django.views.decorators.http import require_safe
 
 from hyprbox.fleet import feed, figures, sentences, state
 from hyprbox.fleet.state import COLOURS, PAGE_SIZES, SORTS, Wanted
-from hyprbox.lib import pages
+from hyprbox.lib import pages, searching
 from hyprbox.lib.pages import Crumb
 from jobs import drifted, summary
 from jobs import selectors as jobs
@@ -49,8 +49,9 @@ def overview(request: HttpRequest) -> HttpResponse:
 
 
 def _listing(request: HttpRequest, wanted: Wanted) -> dict[str, Any]:
-    page: Page[Any] = pages.page_of(request, selectors.list_nodes(wanted.filter), PAGE_SIZES[wanted.view])
-    cards = selectors.cards(page.object_list)  # type: ignore[arg-type]
+    with searching.limited(wanted.filter.words, by=pages.actor_of(request)):
+        page: Page[Any] = pages.page_of(request, selectors.list_nodes(wanted.filter), PAGE_SIZES[wanted.view])
+        cards = selectors.cards(page.object_list)  # type: ignore[arg-type]
     groups = state.groups_of(cards, COLOURS[wanted.colour]) if wanted.view == "map" else []
     return {"wanted": wanted, "page": page, "cards": cards, "groups": groups, **state.CHOICES}
 

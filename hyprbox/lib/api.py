@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,6 +69,13 @@ def _no_constant(name: str) -> Any:
     raise errors.MalformedBody(f"{name} is not a JSON number.")
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise errors.MalformedBody(f"{text[:40]} is too large for a number.")
+    return number
+
+
 def check_shape(value: Any) -> None:
     """Refuse what no honest client sends: deep nesting, thousands of keys, NUL, lone surrogates."""
     stack, keys = [(value, 1)], 0
@@ -107,7 +115,7 @@ class StrictJSONParser(BaseParser):
         if not raw.strip():
             return {}
         try:
-            value = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
+            value = json.loads(raw.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
         except UnicodeDecodeError:
             raise errors.MalformedBody("The body is not valid UTF-8.") from None
         except RecursionError:
@@ -246,7 +254,7 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
         log.error("api.failed", path=request.path, exc_info=error)
         if settings.DEBUG and getattr(settings, "HYPRBOX_RAISE_DEFECTS", False):
             raise error
-        known = errors.HyprBoxError("Something went wrong on the server. The request id helps to find it in the log.")
+        known = errors.defect()
     tell_refusal(request._request, known, getattr(request, "_auth", None))
     headers = {"Retry-After": str(known.retry_after)} if known.retry_after is not None else {}
     if known.status == 401:

@@ -48,6 +48,11 @@ class HyprBoxError(Exception):
         return {"error": {"code": self.code, "message": self.message, "fields": self.fields, "detail": self.detail}}
 
 
+def defect() -> HyprBoxError:
+    """What a caller hears of an error that nobody foresaw; the log has the rest."""
+    return HyprBoxError("Something went wrong on the server. The request id helps to find it in the log.")
+
+
 class InvalidInput(HyprBoxError):
     """Some of what was sent cannot be used; each field says why."""
 
@@ -56,6 +61,10 @@ class InvalidInput(HyprBoxError):
 
 class MalformedBody(InvalidInput):
     """The body is not valid JSON."""
+
+
+class SearchTooSlow(InvalidInput):
+    """The search took longer than two seconds and was stopped: look for something more exact."""
 
 
 class NotAuthenticated(HyprBoxError):
@@ -96,6 +105,12 @@ class MethodNotAllowed(HyprBoxError):
 
 class BodyTooSlow(HyprBoxError):
     """The body did not arrive within 30 seconds."""
+
+    status = 408
+
+
+class TooSlow(HyprBoxError):
+    """The request did not arrive within 30 seconds."""
 
     status = 408
 

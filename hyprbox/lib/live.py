@@ -27,6 +27,7 @@ CHANNEL = "hyprbox"
 COALESCE_SECONDS = 0.05
 QUEUE_LIMIT = 1000
 RESYNC = "resync"
+CREDENTIALS = "credentials"  # some of a `user`'s have ended: who holds a stream open asks again
 
 log = structlog.get_logger(__name__)
 

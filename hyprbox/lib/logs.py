@@ -8,7 +8,7 @@ from typing import Any
 
 _SECRETS = re.compile(
     r"hb(?:nt|ak)_[A-Za-z0-9_-]+"
-    r"|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"
+    r"|eyJ[A-Za-z0-9_-]{8,400}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"
     r"|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
     r"|(?<=/reset/)[A-Za-z0-9_:=%-]{20,}|(?<=/invitation/)[A-Za-z0-9_:=%-]{20,}"
 )

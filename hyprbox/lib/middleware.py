@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 from django.conf import settings
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
-from django.db import InterfaceError, OperationalError
+from django.db import DataError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -24,6 +24,7 @@ from hyprbox.lib.errors import (
     NotAuthenticated,
     NotFound,
     Unavailable,
+    defect,
 )
 from hyprbox.lib.headers import EVERYWHERE
 from hyprbox.lib.ids import client_ip, new_request_id
@@ -82,6 +83,8 @@ def as_hyprbox_error(error: BaseException) -> HyprBoxError | None:
             return InvalidInput("The request cannot be understood.")
         case OperationalError() | InterfaceError():
             return Unavailable()
+        case DataError() if "NUL" in str(error):
+            return InvalidInput("There is a NUL character in what was sent, which no field takes.")
     return None
 
 
@@ -130,7 +133,7 @@ class ErrorMiddleware:
             log.error("request.failed", path=request.path, exc_info=error)
             if settings.DEBUG and not request.path.startswith("/api/"):
                 return None
-            known = HyprBoxError("Something went wrong on the server. The request id helps to find it in the log.")
+            known = defect()
         if isinstance(known, NotAuthenticated) and request.headers.get("HX-Request"):
             return HttpResponse(status=401, headers={"HX-Redirect": reverse("login")})
         response = error_response(request, known)

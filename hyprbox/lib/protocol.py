@@ -12,10 +12,11 @@ from __future__ import annotations
 import hashlib
 from typing import Any, NamedTuple
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from hyprbox.lib import lanes
 from hyprbox.lib.errors import HyprBoxError
+from hyprbox.lib.patience import Patient
 
 MAX_BODY_BYTES = 16 * 1024  # far below where uvicorn stops reading until ASGI takes the body
 MAX_HELD_BYTES = 64 * 1024
@@ -34,7 +35,7 @@ class Head(NamedTuple):
 _heads: dict[bytes, Head] = {}
 
 
-class Protocol(HttpToolsProtocol):
+class Protocol(Patient):
     # A cycle that waits for its body, with the application that gets it when nothing takes it directly.
     _waiting: tuple[RequestResponseCycle, Any] | None = None
     # Digest of a head that is not known, and how many bytes came after it in the same piece.
@@ -71,6 +72,8 @@ class Protocol(HttpToolsProtocol):
         if len(data) - end != head.body_bytes:
             return False
         self._is_answering = head.take(data[end:], self)
+        if self._is_answering:
+            self._awaited_since = None
         return self._is_answering
 
     def _hold(self, data: bytes) -> None:

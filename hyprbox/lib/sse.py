@@ -1,7 +1,7 @@
 """Server-sent events. A stream is a Channels consumer with a sender task on the in-process hub.
 
 `EventStream` authenticates, sends headers, runs `frames()` and ends when the client goes or its credential
-dies (checked every 15 s). `Feed` renders one frame for all viewers of the same thing.
+dies (checked every 15 s, and when it is told that one did). `Feed` renders one frame for all viewers of the same thing.
 """
 
 from __future__ import annotations
@@ -104,6 +104,10 @@ class Rechecks:
     def __init__(self) -> None:
         self._answers: dict[Any, tuple[float, asyncio.Task[Actor]]] = {}
 
+    def forget(self) -> None:
+        """What was asked before a credential ended is not good for after it."""
+        self._answers.clear()
+
     async def actor(self, authenticate: Any, scope: lanes.Scope) -> Actor:
         """Raises what `authenticate` raises."""
         key = authenticate, lanes.header(scope, b"authorization"), lanes.header(scope, b"cookie")
@@ -177,11 +181,11 @@ class EventStream(AsyncConsumer):  # type: ignore[misc]
 
     authenticate: ClassVar[Any]  # an Authenticate, as a staticmethod
     _open: ClassVar[int] = 0
-    _per_actor: ClassVar[dict[str, int]] = {}
-    max_per_actor: ClassVar[int] = MAX_PER_ACTOR
+    _per_actor: ClassVar[dict[str, set[EventStream]]] = {}
 
     actor: Actor
     _task: asyncio.Task[None] | None = None
+    _is_in_doubt = False
 
     async def authorize(self) -> None:
         """Raises when `self.actor` may not see this stream; called at the start and every 15 s."""
@@ -219,20 +223,20 @@ class EventStream(AsyncConsumer):  # type: ignore[misc]
         raise StopConsumer()
 
     def _admit(self) -> None:
-        key = f"{self.actor.kind}:{self.actor.id}"
         if EventStream._open >= MAX_STREAMS:
             raise Overloaded("This server shows as many live streams as it can.", retry_after=10)
-        if EventStream._per_actor.get(key, 0) >= self.max_per_actor:
+        if len(EventStream._per_actor.get(self.actor.id, ())) >= MAX_PER_ACTOR:
             raise Overloaded("You have too many live streams open; close a tab.", retry_after=10)
         EventStream._open += 1
-        EventStream._per_actor[key] = EventStream._per_actor.get(key, 0) + 1
+        EventStream._per_actor.setdefault(self.actor.id, set()).add(self)
+        live.hub.on(live.CREDENTIALS, doubt)
 
     def _leave(self) -> None:
-        key = f"{self.actor.kind}:{self.actor.id}"
+        mine = EventStream._per_actor[self.actor.id]
         EventStream._open -= 1
-        EventStream._per_actor[key] -= 1
-        if not EventStream._per_actor[key]:
-            del EventStream._per_actor[key]
+        mine.discard(self)
+        if not mine:
+            del EventStream._per_actor[self.actor.id]
 
     async def _pump(self) -> None:
         try:
@@ -254,8 +258,8 @@ class EventStream(AsyncConsumer):  # type: ignore[misc]
         async with contextlib.aclosing(self.frames()) as frames:
             async for data in frames:
                 now = time.monotonic()
-                if now - checked_at >= RECHECK_SECONDS:
-                    checked_at = now
+                if self._is_in_doubt or now - checked_at >= RECHECK_SECONDS:
+                    checked_at, self._is_in_doubt = now, False
                     found = await rechecks.actor(type(self).authenticate, self.scope)
                     self.actor = replace(found, ip=self.actor.ip, request_id=self.actor.request_id)
                     await self.authorize()
@@ -268,3 +272,10 @@ class EventStream(AsyncConsumer):  # type: ignore[misc]
 
     async def _body(self, data: bytes) -> None:
         await self.send({"type": "http.response.body", "body": data, "more_body": True})
+
+
+def doubt(event: live.Event) -> None:
+    """Someone's credential ended: their streams look, before the next thing they send and within the 5 s that they wait."""
+    rechecks.forget()
+    for stream in EventStream._per_actor.get(str(event.ids.get("user")), ()):
+        stream._is_in_doubt = True

@@ -58,7 +58,7 @@ class TestList:
             ("?q=10.1.2", ["web-2"]),
             ("?q=tag:eu", ["web-1"]),
             ("?q=web+group:acme", ["web-1"]),
-            ("?q=%25", []),
+            ("?q=%25%25%25", []),
             ("?ordering=-cpu_percent", ["web-2", "web-1", "db-1", "new-1"]),
             ("?ordering=status", ["db-1", "web-2", "new-1", "web-1"]),
             ("?page_size=2&page=2", ["web-1", "web-2"]),

@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 import schemathesis
-from django.db import transaction
+from django.core.handlers.wsgi import WSGIHandler
+from django.core.signals import request_finished, request_started
+from django.core.wsgi import get_wsgi_application
+from django.db import close_old_connections, transaction
 from drf_spectacular.generators import SchemaGenerator
 from schemathesis.specs.openapi.schemas import OpenApiSchema
 
+from hyprbox.lib import lanes
 from tests.contract.world import World, make_world
 
 
@@ -30,3 +34,16 @@ def world(django_db_setup: None, django_db_blocker: Any) -> Iterator[World]:
     with django_db_blocker.unblock(), transaction.atomic():
         yield make_world()
         transaction.set_rollback(True)
+
+
+@pytest.fixture
+def application(monkeypatch: pytest.MonkeyPatch, settings: Any) -> Iterator[WSGIHandler]:
+    """Django in this very transaction: no rate is limited, and the connection outlives a request."""
+    monkeypatch.setattr(lanes.TokenBucket, "take", lambda self, key: None)
+    settings.HYPRBOX_ALLOW_REGISTRATION = True
+    made = get_wsgi_application()
+    for signal in (request_started, request_finished):
+        signal.disconnect(close_old_connections)
+    yield made
+    for signal in (request_started, request_finished):
+        signal.connect(close_old_connections)

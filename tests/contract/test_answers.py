@@ -6,14 +6,11 @@ Bounded and always the same; `HYPRBOX_TEST_EXAMPLES=200` looks harder, at other 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from django.core.handlers.wsgi import WSGIHandler
-from django.core.signals import request_finished, request_started
-from django.core.wsgi import get_wsgi_application
-from django.db import close_old_connections, transaction
+from django.db import transaction
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis.strategies import SearchStrategy
@@ -28,7 +25,6 @@ from schemathesis.specs.openapi.checks import (
 )
 from schemathesis.specs.openapi.schemas import OpenApiSchema
 
-from hyprbox.lib import lanes
 from hyprbox.lib.openapi import AGENT, ANYONE, PERSON, Call
 from hyprbox.openapi.document import Described
 from tests.contract.world import World
@@ -63,19 +59,6 @@ def bounded(examples: int) -> hypothesis_settings:
 
 class Undone(Exception):
     """Ends a transaction so that nothing of a call stays."""
-
-
-@pytest.fixture
-def application(monkeypatch: pytest.MonkeyPatch, settings: Any) -> Iterator[WSGIHandler]:
-    """Django in this very transaction: no rate is limited, and the connection outlives a request."""
-    monkeypatch.setattr(lanes.TokenBucket, "take", lambda self, key: None)
-    settings.HYPRBOX_ALLOW_REGISTRATION = True
-    made = get_wsgi_application()
-    for signal in (request_started, request_finished):
-        signal.disconnect(close_old_connections)
-    yield made
-    for signal in (request_started, request_finished):
-        signal.connect(close_old_connections)
 
 
 def send(case: Case, application: WSGIHandler, authorization: str) -> Response:
