@@ -16,7 +16,6 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "hyprbox.settings")
 _django: Any = get_asgi_application()
 
 # Only now: these import models.
-import structlog
 from channels.routing import URLRouter
 from django.conf import settings
 from django.urls import path, re_path

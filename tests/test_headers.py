@@ -39,6 +39,8 @@ ELSEWHERE = "https://elsewhere.example"
 TOOLS = "https://tools.example"
 pytestmark = [
     pytest.mark.django_db(transaction=True),
+    # Some of these requests leave their spooled body to the garbage collector; which, nobody has found out.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
 
