@@ -12,6 +12,7 @@ import itertools
 import re
 import signal
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -188,7 +189,7 @@ def seconds(use: Use, method: str, text: str) -> float:
         began = time.thread_time()
         found = run(*given)
         if method == "finditer":
-            list(found)
+            deque(found, maxlen=0)  # a list of matches would have the time of the garbage collector counted
         best = min(best, time.thread_time() - began)
         if best < LIMIT_SECONDS:
             break
