@@ -80,8 +80,9 @@ class Agent:
         while not self.stop.is_set():
             began = time.monotonic()
             wait = interval
+            fork = self.witness.untold()
             try:
-                answer = self.heart.beat(client)
+                answer = self.heart.beat(client, fork)
                 if not first_beat.is_set():
                     self.log.info("agent.first_heartbeat")
                     self.state.note_accepted()
@@ -93,10 +94,14 @@ class Agent:
                 if isinstance(wanted, (int, float)) and 1 <= wanted <= 3600:
                     interval = float(wanted)
                 wait = interval - (time.monotonic() - began)
+                if fork is not None:
+                    self.witness.told()
                 self.witness.note(answer.get("audit_checkpoint"))
             except CallFailed as error:
                 self.log.warning("heartbeat.failed", error=str(error))
                 wait = backoff.failed(error)
+                if fork is not None and error.status == 400:  # an older server: it must not think that we are dead
+                    self.witness.told()
             except Exception as error:  # noqa: BLE001 - a full disk, an odd /proc: silence would look like a dead host
                 self.log.error("heartbeat.broken", error=repr(error))
                 wait = interval

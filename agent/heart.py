@@ -30,8 +30,8 @@ class Heart:
         self._server_ahead: float | None = None  # of the clock that no step touches
         self.spool_problem = ""  # why no job can be taken, as far as the work knows
 
-    def beat(self, client: Client) -> dict[str, Any]:
-        """Send one. Raises `CallFailed`."""
+    def beat(self, client: Client, audit_fork: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Send one, with two checkpoints that contradict each other if there are any. Raises `CallFailed`."""
         body: dict[str, Any] = {
             "node_id": self._settings.node_id,
             "agent_version": __version__,
@@ -42,6 +42,8 @@ class Heart:
             "instance_id": self._instance_id,
             "beat": self._state.next_beat(),
         }
+        if audit_fork is not None:
+            body["audit_fork"] = audit_fork
         fresh = self._changed_inventory()
         if fresh is not None:
             body["inventory"] = fresh

@@ -66,6 +66,33 @@ def last_verification(*, by: Actor) -> LastVerification | None:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """What a node's agent told: it kept a checkpoint of entry `n` that a later one contradicts.
+
+    `log_has` says which of the two the log agrees with now: `kept`, `refused` (what the agent kept was written anew),
+    or `neither`.
+    """
+
+    at: datetime
+    node_id: str
+    n: int
+    log_has: str
+
+
+def last_fork(*, since: datetime | None = None) -> Fork | None:
+    """The newest one, or None when no agent has told of any (`since` then)."""
+    told = Event.objects.filter(action=Action.AUDIT_FORKED).order_by("-id")
+    event = (told.filter(at__gte=since) if since else told).first()
+    if event is None:
+        return None
+    return Fork(event.at, event.actor_name, event.detail["kept"]["n"], event.detail["log_has"])
+
+
+def count_forks() -> int:
+    return Event.objects.filter(action=Action.AUDIT_FORKED).count()
+
+
 def list_events(
     *,
     by: Actor,

@@ -62,6 +62,7 @@ def event_list(request: HttpRequest) -> HttpResponse:
         "is_paged": before is not None or after is not None,
         "verified": selectors.last_verification(by=by),
         "is_own": not by.can(Capability.VIEW_AUDIT),
+        "forked": selectors.last_fork() if by.can(Capability.VIEW_AUDIT) else None,
     }
     return pages.show(request, "audit/list.html", context, nav="audit", crumbs=(Crumb("Audit log"),))
 

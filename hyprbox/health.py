@@ -12,6 +12,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.http import require_safe
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
+from audit import selectors as audit
 from hyprbox.lib import live, mackey, signing
 from hyprbox.lib.errors import NotFound
 from jobs import deadlines
@@ -104,6 +105,8 @@ def metrics(request: HttpRequest) -> HttpResponse:
         registry, "hyprbox_jobs_queued_oldest_seconds", "Age of the oldest queued job.", gauges.queued_oldest_seconds
     )
     _gauge(registry, "hyprbox_jobs_contact_lost", "Running jobs whose agent is silent.", gauges.contact_lost)
+    _gauge(registry, "hyprbox_nodes_clone_suspected", "Nodes that are two machines, it seems.", nodes.count_clones())
+    _gauge(registry, "hyprbox_audit_forks", "Contradictions in the audit log that agents told of.", audit.count_forks())
     by_status = Gauge("hyprbox_nodes", "Nodes by effective status.", ["status"], registry=registry)
     for status, count in nodes.count_by_status().items():
         by_status.labels(status=str(status).lower()).set(count)

@@ -71,6 +71,7 @@ def server_error(request: HttpRequest) -> HttpResponse:
 _fleet: list[URLPattern | URLResolver] = [
     path("", fleet.overview, name="overview"),
     path("nodes/<str:node_id>/", fleet.node, name="detail"),
+    path("nodes/<str:node_id>/confirm-machine/", fleet.confirm_machine, name="confirm_machine"),
 ]
 _tokens: list[URLPattern | URLResolver] = [
     path("settings/tokens/", token_pages.token_list, name="list"),

@@ -112,6 +112,8 @@ class Summary:
             return "The node has it and is about to start it."
         if self.job.held:
             return f"It waits for wave {self.job.wave + 1} of its batch."
+        if self.job.node_id is not None and self.job.node.clone_suspected_at is not None:
+            return "Two machines seem to report as its node: it is handed out when someone has settled that."
         left = (self.job.expires_at - self.now).total_seconds()
         return f"It waits for its node to come for it, for at most {words.age(max(left, 0))} more."
 

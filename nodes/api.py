@@ -14,7 +14,7 @@ from hyprbox.lib import searching
 from hyprbox.lib.actors import Capability, require
 from hyprbox.lib.api import Pages, StrictSerializer, actor_of, chosen, parse, parse_query
 from hyprbox.lib.errors import InvalidInput
-from nodes import selectors, series, services
+from nodes import clones, selectors, series, services
 from nodes.models import Node
 from nodes.selectors import NodeFilter
 from nodes.series import Range
@@ -69,7 +69,8 @@ class NodeSerializer(serializers.ModelSerializer[Node]):
         model = Node
         fields: tuple[str, ...] = (
             "node_id", "display_name", "group", "tags", "notes", "region", "os", "status", "reasons", "agent_version",
-            "interval_seconds", "first_seen_at", "last_seen_at", "clock_offset_seconds", "metrics", "created_at",
+            "interval_seconds", "first_seen_at", "last_seen_at", "clock_offset_seconds", "clone_suspected_at",
+            "metrics", "created_at",
         )  # fmt: skip
 
     def get_status(self, node: Node) -> str:
@@ -122,6 +123,12 @@ class NodeDetail(APIView):
     def delete(self, request: Request, node_id: str) -> Response:
         services.remove_node(by=actor_of(request), node_id=node_id)
         return Response(status=204)
+
+
+class NodeMachine(APIView):
+    def post(self, request: Request, node_id: str) -> Response:
+        node = clones.confirm_machine(by=actor_of(request), node_id=node_id)
+        return Response(NodeDetailSerializer(node).data)
 
 
 class NodeStatus(APIView):

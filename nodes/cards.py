@@ -54,7 +54,7 @@ _CARD_COLUMNS = (
     "silence", "id", "node_id", "display_name", "group", "tags", "region", "os", "os_version", "agent_version",
     "interval_seconds", "announced_status", "announced_at", "first_seen_at", "last_seen_at", "clock_offset_seconds",
     "cpu_percent", "memory_percent", "disk_percent",
-    "sparkline__ends_at", "sparkline__step_seconds", "cpu_spark", "spool_problem",
+    "sparkline__ends_at", "sparkline__step_seconds", "cpu_spark", "spool_problem", "clone_suspected_at",
 )  # fmt: skip
 _points = msgspec.json.Decoder(list[float | None]).decode
 
@@ -76,10 +76,11 @@ def _card(row: tuple[Any, ...], in_force: Rules) -> NodeCard:
     (
         silent, pk, node_id, display_name, group, tags, region, os, os_version, agent_version, interval, announced,
         announced_at, first_seen_at, last_seen_at, clock_offset, cpu, memory, disk,
-        ends_at, step, cpu_spark, spool_problem,
+        ends_at, step, cpu_spark, spool_problem, clone_suspected_at,
     ) = row  # fmt: skip
     metrics = {"cpu_percent": cpu, "memory_percent": memory, "disk_percent": disk}
-    judgement = judge(Facts(silent, interval, metrics, clock_offset, announced, spool_problem), in_force)
+    is_clone = clone_suspected_at is not None
+    judgement = judge(Facts(silent, interval, metrics, clock_offset, announced, spool_problem, is_clone), in_force)
     spark = None
     if ends_at is not None and last_seen_at is not None:
         late = (last_seen_at - ends_at).total_seconds()

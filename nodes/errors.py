@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hyprbox.lib.errors import BodyTooLarge, Forbidden, NotFound
+from hyprbox.lib.errors import BodyTooLarge, Conflict, Forbidden, NotFound
 
 
 class UnknownNode(NotFound):
@@ -11,6 +11,10 @@ class UnknownNode(NotFound):
 
 class NodeTaken(Forbidden):
     """This node reports with another token already. Create a token for this node, or revoke the other one first."""
+
+
+class NoCloneSuspected(Conflict):
+    """Nothing suggests that two machines report as this node."""
 
 
 class InventoryTooLarge(BodyTooLarge):

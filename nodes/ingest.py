@@ -7,11 +7,15 @@ flight; the answer leaves after COMMIT.
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Callable
+from weakref import WeakValueDictionary
 
+import msgspec
 from django.conf import settings
 
+from audit import witnesses
 from audit.checkpoints import newest
 from hyprbox.lib import lanes, refusals
 from hyprbox.lib.actors import Actor
@@ -19,8 +23,9 @@ from hyprbox.lib.errors import HyprBoxError, MethodNotAllowed, NotAuthenticated,
 from hyprbox.lib.ids import new_request_id, rate_key
 from hyprbox.lib.threads import in_thread
 from nodes import services, wire
+from nodes.beats import Beat, WaitingBeat, Written
 from nodes.wire import Heartbeat, Inventory
-from nodes.writer import Beat, WaitingBeat, Written, writer
+from nodes.writer import writer
 from tokens import secrets
 from tokens.cache import VerifiedToken
 from tokens.errors import BadToken, OtherNode
@@ -42,6 +47,7 @@ _without_token = lanes.TokenBucket(rate=5, burst=15)
 _bad_tokens = lanes.TokenBucket(rate=0.5, burst=30)
 _anonymous: dict[str, uuid.UUID] = {}
 _enrolling = 0
+_first_uses: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
 
 async def heartbeat_lane(scope: lanes.Scope, receive: lanes.Receive, send: lanes.Send) -> None:
@@ -94,7 +100,7 @@ class _Sender:
             return False
         try:
             beat, inventory = wire.decode(body)
-            if beat.node_id != token.node_id:
+            if beat.node_id != token.node_id or beat.audit_fork is not None:
                 return False
             _by_token.take(presented.prefix)
             writer.enqueue(_Taken(beat, inventory, token, presented.prefix, reply, new_request_id(self._given_id)))
@@ -163,11 +169,16 @@ async def _accept(scope: lanes.Scope, receive: lanes.Receive, request_id: str) -
     else:
         raise OtherNode()
     try:
-        return beat, node_pk, await writer.submit(WaitingBeat(str(node_pk), beat, inventory, token))
+        written = await writer.submit(WaitingBeat(str(node_pk), beat, inventory, token))
     except BadToken:  # the node was removed
         writer.tokens.drop(presented.prefix)
         _anonymous.pop(beat.node_id, None)
         raise
+    if beat.audit_fork is not None:
+        by = Actor.agent(id=str(node_pk), name=beat.node_id, ip=lanes.peer_ip(scope), request_id=request_id)
+        kept, refused = map(msgspec.structs.asdict, (beat.audit_fork.kept, beat.audit_fork.refused))
+        await in_thread(witnesses.note_fork, kept, refused, by=by)
+    return beat, node_pk, written
 
 
 def _require_json(scope: lanes.Scope) -> None:
@@ -201,17 +212,28 @@ async def _token(scope: lanes.Scope) -> tuple[Presented, VerifiedToken | None]:
 async def _enrol(
     token: VerifiedToken, presented: Presented, node_id: str, scope: lanes.Scope, request_id: str
 ) -> uuid.UUID:
-    """First use of a token: of many at once exactly one wins. Raises `OtherNode`, `NodeTaken`."""
+    """First use of a token: of many at once exactly one wins. Raises `OtherNode`, `NodeTaken`.
+
+    Those with the same token come one after the other, so that a crowd of them takes one thread.
+    """
     global _enrolling
-    if _enrolling >= MAX_ENROLLING:
-        raise Overloaded(retry_after=5)
-    _enrolling += 1
-    try:
-        by = Actor.agent(id=str(token.id), name=node_id, ip=lanes.peer_ip(scope), request_id=request_id)
-        return await in_thread(services.enrol, by=by, token_id=token.id, node_id=node_id)
-    finally:
-        _enrolling -= 1
-        writer.tokens.drop(presented.prefix)
+    async with _first_uses.setdefault(token.key, asyncio.Lock()):
+        found = writer.tokens.peek(presented) or await writer.look_up(presented)
+        if isinstance(found, BadToken):
+            raise found
+        if found.node_pk is not None:  # somebody was faster
+            if found.node_id != node_id:
+                raise OtherNode()
+            return found.node_pk
+        if _enrolling >= MAX_ENROLLING:
+            raise Overloaded(retry_after=5)
+        _enrolling += 1
+        try:
+            by = Actor.agent(id=str(token.id), name=node_id, ip=lanes.peer_ip(scope), request_id=request_id)
+            return await in_thread(services.enrol, by=by, token_id=token.id, node_id=node_id)
+        finally:
+            _enrolling -= 1
+            writer.tokens.drop(presented.prefix)
 
 
 async def _anonymous_node(node_id: str) -> uuid.UUID:

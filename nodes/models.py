@@ -91,9 +91,15 @@ class Node(models.Model):
     inventory = models.JSONField(default=dict, blank=True)
     inventory_at = models.DateTimeField(null=True, blank=True)
     clock_offset_seconds = models.FloatField(null=True, blank=True, help_text="Its clock minus the database's.")
+
+    # Which machine this is, and the highest that its agent counted: told by its first heartbeat. From then on heartbeats
+    # are compared with it. `misfit` says what of the last one did not fit; `sightings` is what `nodes.clones` remembers.
     machine_id = models.CharField(max_length=64, blank=True, default="")
     instance_id = models.CharField(max_length=64, blank=True, default="")
     beat = models.BigIntegerField(null=True, blank=True)
+    identified_at = models.DateTimeField(null=True, blank=True)
+    misfit = models.CharField(max_length=8, null=True, blank=True)
+    sightings = models.JSONField(default=dict, db_default={}, blank=True)
     clone_suspected_at = models.DateTimeField(null=True, blank=True)
 
     # The status that was announced last, and since when. What holds now is always computed: `nodes.status`.

@@ -55,6 +55,13 @@ CALLS = {
         text="Its queued jobs are cancelled and its token ends; what happened stays in the audit log.",
     ),
     "GET /api/nodes/{node_id}/status": Call("A node's status and its reasons", {200: STATUS_ANSWER}),
+    "POST /api/nodes/{node_id}/confirm-machine": Call(
+        "Say that a node is one machine",
+        {200: api.NodeDetailSerializer},
+        errors=(409,),
+        role="admins",
+        text="After two were suspected: the machine of its next heartbeat is the node, and jobs are handed out again.",
+    ),
     "GET /api/nodes/{node_id}/history": Call(
         "A node's measurements over time",
         {200: HISTORY},
@@ -102,7 +109,7 @@ LANES = {"POST /api/nodes/heartbeat": HEARTBEAT, "GET /api/stream/nodes": STREAM
 def components() -> dict[str, Any]:
     """The shapes of a heartbeat, as the lane's own decoder has them."""
     _, found = msgspec.json.schema_components(
-        [wire.Heartbeat, wire.Inventory, wire.Metrics], ref_template="#/components/schemas/{name}"
+        [wire.Heartbeat, wire.Inventory, wire.Metrics, wire.AuditFork], ref_template="#/components/schemas/{name}"
     )
     found["Heartbeat"]["properties"]["inventory"] = nullable(INVENTORY)
     return found

@@ -28,7 +28,7 @@ from nodes.timeline import ActivityItem, ActivitySource, activity, activity_sour
 
 __all__ = [
     "ActivityItem", "ActivitySource", "Counts", "Facets", "NodeCard", "NodeDetail", "NodeFilter", "activity",
-    "activity_sources", "cards", "changes_sql", "count_by_status", "counts", "database_now", "facets", "facts_of",
+    "activity_sources", "cards", "changes_sql", "count_by_status", "count_clones", "counts", "database_now", "facets", "facts_of",
     "find_node", "fleet_json", "flip_item", "judge_node", "latest_flips", "list_nodes", "node_card", "node_cards",
     "node_detail", "one_line", "touched",
 ]  # fmt: skip
@@ -127,6 +127,7 @@ def facts_of(node: Node, now: datetime) -> Facts:
         clock_offset_seconds=node.clock_offset_seconds,
         announced=node.announced_status,
         spool_problem=node.metrics.get("spool_unwritable"),
+        is_clone_suspected=node.clone_suspected_at is not None,
     )
 
 
@@ -209,6 +210,11 @@ def counts() -> Counts:
 
 def count_by_status() -> dict[Status, int]:
     return counts().by_status
+
+
+def count_clones() -> int:
+    """Nodes behind which two machines are suspected."""
+    return Node.objects.present().filter(clone_suspected_at__isnull=False).count()
 
 
 def _mean(parts: list[tuple[float, int]]) -> float | None:

@@ -27,7 +27,7 @@ def StatusCase(rules: Rules) -> Case:
     return Case(
         When(last_seen_at__isnull=True, then=Value(Status.UNKNOWN)),
         When(_is_offline(rules), then=Value(Status.OFFLINE)),
-        When(_any_metric(rules, "critical"), then=Value(Status.CRITICAL)),
+        When(_any_metric(rules, "critical") | Q(clone_suspected_at__isnull=False), then=Value(Status.CRITICAL)),
         When(
             _any_metric(rules, "warning") | _is_late() | _is_clock_wrong() | _takes_no_jobs(),
             then=Value(Status.WARNING),

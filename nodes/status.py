@@ -13,6 +13,7 @@ METRIC_LABELS = {"cpu_percent": "CPU", "memory_percent": "Memory", "disk_percent
 LATE_BEATS = 3
 LATE_SLACK_SECONDS = 10.0
 CLOCK_WARNING_SECONDS = 300.0
+CLONE = "Two machines seem to report as this node, so it gets no new jobs."
 
 
 class Status(TextChoices):
@@ -64,6 +65,7 @@ class Facts:
     clock_offset_seconds: float | None = None
     announced: str = Status.UNKNOWN
     spool_problem: str | None = None
+    is_clone_suspected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,8 @@ def judge(facts: Facts, rules: Rules) -> Judgement:
     if offset is not None and abs(offset) > CLOCK_WARNING_SECONDS:
         side = "ahead" if offset > 0 else "behind"
         reasons.append(Reason("clock", Status.WARNING, f"Its clock is {spell(abs(offset))} {side}."))
+    if facts.is_clone_suspected:
+        reasons.insert(0, Reason("clone", Status.CRITICAL, CLONE))
     if facts.spool_problem:
         reasons.append(Reason("spool", Status.WARNING, f"It takes no jobs: {facts.spool_problem}."))
     reasons.sort(key=lambda reason: WORST_FIRST.index(reason.status))

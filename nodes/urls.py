@@ -15,6 +15,7 @@ api_urlpatterns = [
     path("nodes/sparks", api.NodeSparks.as_view()),
     path("nodes/<str:node_id>", api.NodeDetail.as_view()),
     path("nodes/<str:node_id>/status", api.NodeStatus.as_view()),
+    path("nodes/<str:node_id>/confirm-machine", api.NodeMachine.as_view()),
     path("nodes/<str:node_id>/history", api.NodeHistory.as_view()),
     path("nodes/<str:node_id>/activity", api.NodeActivity.as_view()),
 ]

@@ -70,6 +70,23 @@ class Inventory(Struct, gc=False, forbid_unknown_fields=True, omit_defaults=True
     agent_version: Name | None = None
 
 
+class Checkpoint(Struct, gc=False, forbid_unknown_fields=True):
+    """A checkpoint of the audit log, as heartbeats' answers hand it out."""
+
+    n: Count
+    hash: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    at: Annotated[str, Meta(max_length=40)]
+    key_id: Label
+    signature: Annotated[str, Meta(max_length=200)]
+
+
+class AuditFork(Struct, gc=False, forbid_unknown_fields=True):
+    """Two checkpoints of one entry that contradict each other: what the agent keeps, and what it was handed later."""
+
+    kept: Checkpoint
+    refused: Checkpoint
+
+
 class Heartbeat(Struct, gc=False, forbid_unknown_fields=True):
     node_id: Annotated[str, Meta(pattern=names.PATTERN)]
     agent_version: Annotated[str, Meta(min_length=1, max_length=40)]
@@ -80,6 +97,7 @@ class Heartbeat(Struct, gc=False, forbid_unknown_fields=True):
     machine_id: Annotated[str, Meta(max_length=64)] | None = None
     instance_id: Annotated[str, Meta(max_length=64)] | None = None
     beat: Annotated[int, Meta(ge=0, le=2**62)] | None = None
+    audit_fork: AuditFork | None = None
 
 
 _heartbeat = msgspec.json.Decoder(Heartbeat).decode

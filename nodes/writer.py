@@ -11,11 +11,8 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
-import msgspec
 import psycopg
 import structlog
 
@@ -24,8 +21,8 @@ from hyprbox.lib.errors import HyprBoxError, InvalidInput, Overloaded, Unavailab
 from hyprbox.lib.prepared import Prepared
 from hyprbox.lib.threads import in_thread
 from nodes import history, services
+from nodes.beats import WRITE, Beat, WaitingBeat, Written, encode, to_look_at
 from nodes.errands import Errands
-from nodes.wire import Heartbeat, Inventory, Metrics
 from tokens.cache import TokenCache, VerifiedToken
 from tokens.errors import BadToken
 from tokens.secrets import Presented
@@ -44,126 +41,6 @@ SESSION = (
 )
 
 log = structlog.get_logger(__name__)
-
-
-class Row(msgspec.Struct, gc=False, omit_defaults=True):
-    """One heartbeat as the statement reads it; the names are short because they repeat."""
-
-    node: str
-    cpu: float | None
-    memory: float | None
-    disk: float | None
-    load: float | None
-    rx: float | None
-    tx: float | None
-    version: str
-    seconds: int
-    metrics: Metrics
-    sent: datetime | None = None
-    machine: str | None = None
-    instance: str | None = None
-    beat: int | None = None
-    inventory: Inventory | None = None
-
-
-# Heartbeats of one node within a batch: the last one is the node's state, each one is a row of history, a
-# microsecond apart. Nodes that were removed meanwhile are written nowhere and come back in `gone`. The list of ids
-# stands beside the rows so that the planner looks them up by key: from the rows alone it would read the whole fleet.
-_WRITE = """
-WITH beats AS (
-    SELECT * FROM ROWS FROM (jsonb_to_recordset($1::jsonb) AS (
-        node uuid, cpu float8, memory float8, disk float8, load float8, rx float8, tx float8,
-        version text, seconds integer, metrics jsonb, sent timestamptz,
-        machine text, instance text, beat bigint, inventory jsonb
-    )) WITH ORDINALITY AS r (
-        node, cpu, memory, disk, load, rx, tx, version, seconds, metrics, sent, machine, instance, beat, inventory, ord
-    )
-), written AS (
-    UPDATE nodes_node AS n SET
-        last_seen_at = now(), first_seen_at = COALESCE(n.first_seen_at, now()),
-        cpu_percent = b.cpu, memory_percent = b.memory, disk_percent = b.disk, metrics = b.metrics,
-        agent_version = b.version, interval_seconds = b.seconds,
-        clock_offset_seconds = COALESCE(extract(epoch FROM b.sent - now())::float8, n.clock_offset_seconds),
-        machine_id = COALESCE(b.machine, n.machine_id), instance_id = COALESCE(b.instance, n.instance_id),
-        beat = COALESCE(b.beat, n.beat), inventory = COALESCE(b.inventory, n.inventory),
-        inventory_at = CASE WHEN b.inventory IS NULL THEN n.inventory_at ELSE now() END,
-        region = COALESCE(b.inventory ->> 'region', n.region)
-    FROM (SELECT DISTINCT ON (node) * FROM beats ORDER BY node, ord DESC) AS b
-    WHERE n.id = b.node AND n.id = ANY($2::uuid[]) AND n.removed_at IS NULL
-    RETURNING n.id, n.announced_status
-), kept AS (
-    INSERT INTO nodes_heartbeat (node, at, cpu_percent, memory_percent, disk_percent, load_1, net_rx_bps, net_tx_bps)
-    SELECT node, now() + ord * interval '1 microsecond', cpu, memory, disk, load, rx, tx
-    FROM beats WHERE node IN (SELECT id FROM written)
-)
-SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
-       (SELECT string_agg(node::text, ',') FROM beats WHERE node NOT IN (SELECT id FROM written)),
-       (SELECT string_agg(id::text, ',') FROM written WHERE announced_status IN ('UNKNOWN', 'OFFLINE'))
-"""
-
-
-class Beat:
-    """A heartbeat that was accepted at the door and waits for its COMMIT. `node_key` is its node's id as text."""
-
-    __slots__ = ("heartbeat", "inventory", "node_key", "token")
-
-    node_key: str
-    heartbeat: Heartbeat
-    inventory: Inventory | None
-    token: VerifiedToken | None
-
-    def is_answered(self) -> bool:
-        raise NotImplementedError
-
-    def accept(self, written: Written) -> None:
-        """It has been committed."""
-        raise NotImplementedError
-
-    def refuse(self, error: HyprBoxError) -> None:
-        raise NotImplementedError
-
-    def row(self) -> Row:
-        beat, m = self.heartbeat, self.heartbeat.metrics
-        return Row(
-            self.node_key, _real(m.cpu_percent), _real(m.memory_percent), _real(m.disk_percent),
-            _real(m.load_1), _real(m.net_rx_bps), _real(m.net_tx_bps),
-            beat.agent_version, beat.interval_seconds, m,
-            beat.sent_at, beat.machine_id, beat.instance_id, beat.beat, self.inventory,
-        )  # fmt: skip
-
-
-class WaitingBeat(Beat):
-    """One for which a task of the lane waits."""
-
-    __slots__ = ("answer",)
-
-    def __init__(
-        self, node_key: str, heartbeat: Heartbeat, inventory: Inventory | None, token: VerifiedToken | None
-    ) -> None:
-        self.node_key, self.heartbeat, self.inventory, self.token = node_key, heartbeat, inventory, token
-        self.answer: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
-
-    def is_answered(self) -> bool:
-        return self.answer.done()
-
-    def accept(self, written: Written) -> None:
-        self.answer.set_result(written)
-
-    def refuse(self, error: HyprBoxError) -> None:
-        self.answer.set_exception(error)
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What a COMMIT said: the database's time (ISO 8601, UTC), and whether agents should slow down."""
-
-    at: str
-    is_crowded: bool
-
-
-def _real(value: float | None) -> float | None:
-    """History keeps `real`, which has no numbers between 0 and 1e-37: PostgreSQL would refuse them."""
-    return value if value is None or value > 1e-30 else 0.0
 
 
 class Writer:
@@ -266,7 +143,7 @@ class Writer:
             async with asyncio.timeout(CONNECT_SECONDS):
                 self._conn = await db.async_connect(application_name="hyprbox-heartbeats")
                 await self._conn.execute(SESSION, prepare=False)
-            self._statement = Prepared(self._conn, "heartbeats", _WRITE)
+            self._statement = Prepared(self._conn, "heartbeats", WRITE)
         return self._conn
 
     async def _answer_lookups(self, conn: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
@@ -313,11 +190,11 @@ class Writer:
                 _refuse([beat], _blame(error))
 
     async def _write(self, conn: psycopg.AsyncConnection[tuple[Any, ...]], batch: list[Beat]) -> None:
-        rows = _encode([beat.row() for beat in batch])
+        rows = encode([beat.row() for beat in batch])
         ids = "{" + ",".join([beat.node_key for beat in batch]) + "}"
         assert self._statement is not None  # made with the connection
         with db.cut_after(conn, STATEMENT_SECONDS):
-            at, gone, woken = await self._statement.run((rows, ids.encode()))
+            at, gone, noted = await self._statement.run((rows, ids.encode()))
         written = Written((at or b"").decode(), len(self._beats) > MAX_QUEUED // 2)
         removed = set(gone.decode().split(",")) if gone else ()
         for beat in batch:
@@ -328,7 +205,9 @@ class Writer:
             else:
                 beat.accept(written)
         self._changed.update([beat.node_key for beat in batch])
-        self._errands.note([beat.token for beat in batch], woken.decode().split(",") if woken else [])
+        self._errands.note([beat.token for beat in batch])
+        if noted:
+            self._errands.look_at(to_look_at(noted.decode(), batch))
 
     async def _hint(self, conn: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
         """Tell the viewers which nodes changed, at most four times a second."""
@@ -361,9 +240,6 @@ class Writer:
         if conn is not None:
             with contextlib.suppress(psycopg.Error, OSError):
                 await conn.close()
-
-
-_encode = msgspec.json.Encoder().encode
 
 
 def _refuse(beats: list[Beat], error: HyprBoxError) -> None:

@@ -21,18 +21,21 @@ from django.utils import timezone
 from accounts import factors, keys, logins, passwords, people
 from accounts import services as accounts
 from accounts.models import Passkey, RefreshFamily, User
-from audit import sealed
+from audit import checkpoints, sealed, witnesses
 from audit import services as audit
 from audit.actions import Action
 from audit.models import Event
 from hyprbox import integrity
-from hyprbox.lib import mackey, secretbox
+from hyprbox.lib import mackey, secretbox, signing
 from hyprbox.lib.actors import Actor, Role
 from hyprbox.lib.errors import HyprBoxError
 from hyprbox.management.commands import mac_key
 from jobs import batches, deadlines, drift, reports, services, stops
 from jobs.models import Job, Pin
+from nodes import clones
 from nodes import services as nodes
+from nodes.identity import Sighting
+from nodes.models import Node
 from presets import services as presets
 from presets.tests.test_custom import SECOND, TEXT
 from tests.factories import (
@@ -242,6 +245,21 @@ class Acts:
 
     def node_changed(self) -> Any:
         return lambda: nodes.update_node(by=self.by, node_id="web-1", changes=nodes.NodeChanges(notes="x"))
+
+    def node_clone_suspected(self) -> Any:
+        Node.objects.filter(pk=self.node.pk).update(machine_id="m1", instance_id="i1", beat=1)
+        return lambda: clones.note(self.node.pk, Sighting("machine", "m2", "i2", 1))
+
+    def node_machine_confirmed(self) -> Any:
+        Node.objects.filter(pk=self.node.pk).update(clone_suspected_at=timezone.now())
+        return lambda: clones.confirm_machine(by=self.by, node_id="web-1")
+
+    def audit_forked(self) -> Any:
+        kept, refused = (
+            checkpoints.as_dict(checkpoints.sign(n=7, digest=letter * 32, at=timezone.now(), signer=signing.signer()))
+            for letter in (b"a", b"b")
+        )
+        return lambda: witnesses.note_fork(kept, refused, by=self.agent)
 
     def node_removed(self) -> Any:
         return lambda: nodes.remove_node(by=self.by, node_id="web-1")

@@ -11,6 +11,9 @@ from typing import Any
 
 import httpx
 import pytest
+from django.contrib.postgres.functions import RandomUUID
+from django.db.models import F
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from audit.models import Event
@@ -25,6 +28,7 @@ from tokens.models import NodeToken
 
 pytestmark = pytest.mark.django_db(transaction=True)
 MANY = 50
+TOGETHER = 25  # races that are run at once
 
 
 @pytest.fixture
@@ -34,7 +38,7 @@ def up(monkeypatch: pytest.MonkeyPatch, transactional_db: None) -> Iterator[Plan
 
 
 def statuses(answers: list[httpx.Response]) -> Counter[int]:
-    assert not [a.text for a in answers if a.status_code >= 500 and "retry-after" not in a.headers]
+    assert not [a.text for a in answers if a.status_code >= 500]
     return Counter(answer.status_code for answer in answers)
 
 
@@ -127,31 +131,33 @@ def test_fifty_same_endings_all_hear_yes(up: Plane, web_1: Node) -> None:
     assert {answer.json()["status"] for answer in answers} == {"SUCCEEDED"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("force", [False, True])
 def test_a_cancel_and_an_ending_meet(up: Plane, ada: Any, web_1: Node, force: bool) -> None:
-    """Whoever is first, the job ends once, and the answers tell the same story as the row."""
+    """Whoever is first, the job ends once, and the answers tell the same story as the row. 500 times in all."""
     token, admin = factories.make_token(web_1), bearer(ada)
-    for _ in range(100):
-        job = running(up, web_1)
+    for _ in range(250 // TOGETHER):
+        jobs = many_running(web_1)
         if force:  # it seems to be out of reach
-            Job.objects.filter(pk=job.pk).update(lease_expires_at=job.created_at)
-        cancel, complete = up.together(
-            [
-                Call("POST", f"/api/jobs/{job.pk}/cancel", admin, {"force": force}),
-                Call("POST", f"/api/jobs/{job.pk}/complete", token, {"claim_id": str(job.claim_id), **ending()}),
-            ]
-        )
-        job.refresh_from_db()
-        assert complete.status_code == 200
-        assert cancel.status_code in (200, 409)
-        if job.status == "CANCELLED":
-            assert (cancel.status_code, job.outcome_unknown) == (200, True)
-            assert job.late_result is not None
-        else:
-            assert job.status == "SUCCEEDED"
-            assert job.late_result is None
-        if cancel.status_code == 409:
-            assert job.status == "SUCCEEDED"
+            Job.objects.update(lease_expires_at=F("created_at"))
+        cancels = [Call("POST", f"/api/jobs/{job.pk}/cancel", admin, {"force": force}) for job in jobs]
+        ends = [
+            Call("POST", f"/api/jobs/{job.pk}/complete", token, {"claim_id": str(job.claim_id), **ending()})
+            for job in jobs
+        ]
+        answers = up.together([call for pair in zip(cancels, ends, strict=True) for call in pair])
+        for job, cancel, complete in zip(jobs, answers[::2], answers[1::2], strict=True):
+            job.refresh_from_db()
+            assert complete.status_code == 200
+            assert cancel.status_code in (200, 409)
+            if job.status == "CANCELLED":
+                assert (cancel.status_code, job.outcome_unknown) == (200, True)
+                assert job.late_result is not None
+            else:
+                assert job.status == "SUCCEEDED"
+                assert job.late_result is None
+            if cancel.status_code == 409:
+                assert job.status == "SUCCEEDED"
 
 
 def test_a_cancel_and_a_start_meet(up: Plane, otto: Any, web_1: Node) -> None:
@@ -185,17 +191,22 @@ def test_a_hundred_first_uses_of_a_token_pin_one_node(up: Plane) -> None:
         )
         for number in range(100)
     ]
-    winners: Counter[str] = Counter()
-    for _ in range(3):  # those who were told to come again do so
-        answers = up.together(calls)
-        statuses(answers)
-        for call, answer in zip(calls, answers, strict=True):
-            assert answer.status_code in (202, 403, 503), answer.text
-            winners[call.json["node_id"]] += answer.status_code == 202
-    [(winner, times)] = (+winners).items()
-    row = NodeToken.objects.get()
-    assert (row.node_id, times) == (winner, 3)
+    assert statuses(up.together(calls)) == {202: 1, 403: 99}
+    answers = up.together(calls)  # and once more: nobody else wins later
+    assert statuses(answers) == {202: 1, 403: 99}
+    [winner] = [call.json["node_id"] for call, answer in zip(calls, answers, strict=True) if answer.status_code == 202]
+    assert NodeToken.objects.get().node_id == winner
     assert Node.objects.filter(node_id__startswith="racer-").count() == 1
+
+
+def many_running(node: Node) -> list[Job]:
+    """As many as meet at once, each with a claim of its own."""
+    keys = [factories.make_job(node).pk for _ in range(TOGETHER)]
+    Job.objects.filter(pk__in=keys).update(
+        claim_id=RandomUUID(), request_id=RandomUUID(), claimed_at=Now(), status="RUNNING", started_at=Now(),
+        lease_expires_at=F("expires_at"),
+    )  # fmt: skip
+    return list(Job.objects.filter(pk__in=keys))
 
 
 def running(up: Plane, node: Node) -> Job:

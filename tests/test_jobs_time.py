@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db.models import F
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from audit.models import Event
 from jobs import deadlines, output, reports, retention
 from jobs.models import Job, OutputChunk, Transcript
 from jobs.output import Piece
+from nodes import selectors as nodes
 from nodes.models import Node
 from tests import factories
 from tests.factories import ending
@@ -161,6 +164,33 @@ def test_a_minute_late_is_too_late(web_1: Node, seconds: int, count: int) -> Non
     job = factories.make_job(web_1)
     Job.objects.filter(pk=job.pk).update(expires_at=ago(seconds))
     assert deadlines.gauges().past_deadline == count
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_the_clock_of_the_web_host_decides_nothing(
+    web_1: Node, api: Any, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """An hour off: expiry, lease, deadline and a node's status go by the database's clock."""
+    token = factories.make_token(web_1)
+    fresh, stale = (factories.make_job(web_1, expires_in_seconds=600) for _ in range(2))
+    running, lost = start(factories.make_job(web_1)), start(factories.make_job(web_1))
+    Job.objects.filter(pk=stale.pk).update(expires_at=ago(1))
+    Job.objects.filter(pk__in=[running.pk, lost.pk]).update(lease_expires_at=ago(-30), deadline_at=ago(-30))
+    Job.objects.filter(pk=lost.pk).update(lease_expires_at=ago(2), deadline_at=ago(1))
+    Node.objects.filter(pk=web_1.pk).update(last_seen_at=ago(5))
+    wrong = timedelta(hours=hours)
+    now, seconds = timezone.now, time.time
+    monkeypatch.setattr(timezone, "now", lambda: now() + wrong)
+    monkeypatch.setattr(time, "time", lambda: seconds() + wrong.total_seconds())
+    deadlines.enforce()
+    deadlines.note_lost_contact()
+    assert [state(job)[0] for job in (fresh, stale, running, lost)] == ["QUEUED", "FAILED", "RUNNING", "FAILED"]
+    assert running.contact_lost_at is None
+    sent = {"claim_id": str(running.claim_id), "chunks": []}
+    assert api.agent(token).post(f"/api/jobs/{running.pk}/output", sent).status_code == 200
+    left = Job.objects.annotate(left=F("lease_expires_at") - Now()).get(pk=running.pk).left
+    assert timedelta(seconds=55) < left <= timedelta(seconds=60)  # renewed
+    assert nodes.judge_node(nodes.find_node("web-1")).status == "ONLINE"
 
 
 # --- cancelling, at four moments ---

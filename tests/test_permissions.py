@@ -161,6 +161,7 @@ SAMPLES: dict[tuple[str, str], Sample] = {
     ("PATCH", "api/users/<uuid:user_id>"): Sample({"role": "operator"}),
     ("GET", "api/nodes/sparks"): Sample(query="?node_id=web-1"),
     ("PATCH", "api/nodes/<str:node_id>"): Sample({"notes": "seen"}),
+    ("POST", "api/nodes/<str:node_id>/confirm-machine"): Sample(status=409),  # nothing was suspected
     ("POST", "api/tokens"): Sample({"name": "new"}),
     ("POST", "api/presets"): Sample({**DOCUMENT, "name": "another"}),
     ("PUT", "api/presets/<str:name>"): Sample({**DOCUMENT, "title": "Better"}),
@@ -182,6 +183,7 @@ SPECIAL = {"api/nodes/heartbeat", "api/jobs/pending", "api/stream/nodes", "api/j
 # What a page's form sends. Without one an allowed caller gets the form again, with what is wrong with it.
 FORMS: dict[tuple[str, str], Sample] = {
     ("POST", "jobs/<uuid:job_id>/cancel/"): Sample(job="queued"),
+    ("POST", "nodes/<str:node_id>/confirm-machine/"): Sample(status=409),
     ("GET", "palette/"): Sample(query="?q=web"),
     ("GET", "presets/pick/"): Sample(query="?preset=system-report&node=web-1"),
     ("POST", "settings/tokens/"): Sample({"name": "new"}),

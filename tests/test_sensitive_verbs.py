@@ -19,6 +19,7 @@ from hyprbox.lib.actors import Actor
 from hyprbox.lib.errors import HyprBoxError, SecondFactorRequired, StepUpRequired
 from jobs import batches, drift
 from jobs.services import Order
+from nodes import clones
 from nodes import services as nodes
 from presets import services as presets
 from tests import factories
@@ -39,6 +40,7 @@ VERBS: dict[str, Callable[[Actor], Any]] = {
     "remove a pin": lambda by: drift.remove_pin(by=by, pin_id=ID),
     "run on eleven nodes": lambda by: batches.queue(by=by, order=ORDER, node_ids=ELEVEN),
     "remove a node": lambda by: nodes.remove_node(by=by, node_id="nothing"),
+    "confirm a machine": lambda by: clones.confirm_machine(by=by, node_id="nothing"),
     "enrol": lambda by: enrolment.enrol(by=by, name="new"),
     "make a token": lambda by: tokens.issue_token(by=by, name=""),
     "rotate a token": lambda by: tokens.rotate_token(by=by, token_id=ID),

@@ -82,7 +82,7 @@ def test_many_at_once_make_one_successor(count: int, ip_of: Callable[[int], str]
         finally:
             connection.close()
 
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(count) as pool:
         got = [found for found in pool.map(attempt, range(count)) if found]
     assert (len(set(got)), len(got)) == (1, successes)
 

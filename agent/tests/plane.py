@@ -149,6 +149,7 @@ class Plane:
         self.calls: list[tuple[str, int]] = []
         self.fault: Callable[[str], str | None] = lambda verb: None
         self.extra: dict[str, Any] = {}
+        self.unknown_fields: set[str] = set()  # of heartbeats, for an older control plane
         self.clock_shift = timedelta()
         self.claim_lease = 30.0
         self.send_after_ms = 1500
@@ -291,6 +292,8 @@ class Plane:
         if http.headers.get("Authorization") != f"Bearer {self.token}":
             raise Refusal(401, "not_authenticated")
         if path == "/api/nodes/heartbeat":
+            if self.unknown_fields & set(body):
+                raise Refusal(400, "invalid_input")
             with self.changed:
                 self.heartbeats.append(body)
             return 202, {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -50,6 +51,23 @@ def test_the_server_sets_the_pace_and_keeps_its_checkpoints_with_us(plane, agent
     count = len(plane.heartbeats)
     time.sleep(2.5)
     assert len(plane.heartbeats) <= count + 1
+
+
+@pytest.mark.parametrize("does_server_know", [True, False])
+def test_a_fork_goes_with_one_heartbeat_and_never_silences_the_agent(plane, agent_process, does_server_know):
+    kept, other = (checkpoint(plane.signer, 7, letter * 64) for letter in "ab")
+    forks = agent_process.state_dir / "audit-forks-untold"
+    forks.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    forks.write_text(json.dumps({"kept": kept, "refused": other}) + "\n")
+    if not does_server_know:
+        plane.unknown_fields = {"audit_fork"}
+    agent_process.start()
+    plane.wait(lambda: len(plane.heartbeats) >= 2)
+    first, second = plane.heartbeats[:2]
+    assert ("audit_fork" in first) is does_server_know and "audit_fork" not in second
+    if does_server_know:
+        assert first["audit_fork"] == {"kept": kept, "refused": other}
+    assert forks.read_text() == ""
 
 
 def test_an_agent_survives_a_server_that_comes_late(plane, agent_process):

@@ -91,6 +91,40 @@ def test_a_contradiction_is_told_and_kept_aside(tmp_path, keys):
     assert json.loads((tmp_path / "audit-forks").read_text())["hash"] == "b" * 64
 
 
+def test_a_contradiction_is_told_to_the_control_plane_once(tmp_path, keys):
+    one = Witness(tmp_path, keys, Heard())
+    assert one.untold() is None
+    kept, other, third = (checkpoint(SIGNER, 5, letter * 64) for letter in "abc")
+    for handed in (kept, other, other, third, kept):
+        one.note(handed)
+    assert numbers(tmp_path, "audit-forks") == [5, 5]
+    again = Witness(tmp_path, keys, Heard())  # the agent was restarted before it was heard
+    assert again.untold() == {"kept": kept, "refused": other}
+    again.told()
+    again.note(other)
+    assert again.untold() == {"kept": kept, "refused": third}
+    again.told()
+    assert Witness(tmp_path, keys, Heard()).untold() is None
+
+
+def test_a_server_that_makes_up_forks_does_not_fill_the_disk(tmp_path, keys, monkeypatch):
+    monkeypatch.setattr(witness, "KEPT", 10)
+    monkeypatch.setattr(witness, "UNTOLD", 3)
+    heard = Heard()
+    one = Witness(tmp_path, keys, heard)
+    one.note(checkpoint(SIGNER, 5, "a" * 64))
+    for n in range(30):
+        one.note(checkpoint(SIGNER, 5, f"{n:064x}"))
+    assert len(numbers(tmp_path, "audit-forks")) == 10
+    assert len((tmp_path / "audit-forks-untold").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("torn", ["", "{", "[]", '{"kept": 1, "refused": 2}', "\xff"])
+def test_a_torn_record_of_forks_counts_as_none(tmp_path, keys, torn):
+    (tmp_path / "audit-forks-untold").write_bytes(torn.encode("latin-1") + b"\n")
+    assert Witness(tmp_path, keys, Heard()).untold() is None
+
+
 def test_a_thousand_are_kept(tmp_path, keys, monkeypatch):
     monkeypatch.setattr(witness, "KEPT", 10)
     one = Witness(tmp_path, keys, Heard())

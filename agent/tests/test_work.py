@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import sys
+
+import pytest
+
+from agent import delivery
 
 
 def test_a_job_runs_and_its_output_and_result_arrive(plane, agent_process):
@@ -32,6 +37,20 @@ def test_the_first_line_arrives_within_a_second(plane, agent_process):
         plane.finished(job)
         took.append(job.first_output_at - job.queued_at)
     assert max(took) < 1.0, took
+
+
+@pytest.mark.slow
+def test_a_script_that_says_nothing_keeps_its_lease(plane, agent_process):
+    """Every ten seconds; here every half one, so that nobody has to wait."""
+    assert delivery.LEASE_SECONDS == 10
+    agent_process.command = lambda *_: [
+        sys.executable, "-c",
+        "import sys; from agent import daemon, delivery; delivery.LEASE_SECONDS = 0.5; sys.exit(daemon.main([]))",
+    ]  # fmt: skip
+    agent_process.start()
+    job = plane.finished(plane.queue({"apply": "sleep 3"}))
+    assert job.streams["stdout"].total == job.streams["stderr"].total == 0
+    assert 4 <= job.output_calls <= 8
 
 
 def test_a_second_job_waits_for_the_first(plane, agent_process):

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
+from django.contrib import messages
 from django.core.paginator import Page
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.utils import timezone
-from django.views.decorators.http import require_safe
+from django.views.decorators.http import require_POST, require_safe
 
+from audit import selectors as audit
 from hyprbox.fleet import feed, figures, sentences, state
 from hyprbox.fleet.state import COLOURS, PAGE_SIZES, SORTS, Wanted
 from hyprbox.lib import pages, searching
+from hyprbox.lib.actors import Actor, Capability
 from hyprbox.lib.pages import Crumb
 from jobs import drifted, summary
 from jobs import selectors as jobs
-from nodes import selectors, series
+from nodes import clones, selectors, series
 from nodes.series import History, Range
 from presets import selectors as presets
 from presets.documents import RISKS
 
 YOUNG_POINTS = 24
 CHART_RANGES = (Range.HOUR, Range.DAY, Range.WEEK)
+FORK_SHOWN = timedelta(days=7)
 
 
 @require_safe
@@ -44,8 +49,16 @@ def overview(request: HttpRequest) -> HttpResponse:
         history = series.fleet_history(wanted.range, node_count=fleet.counts.total)
     context = {"fleet": fleet, "chart": figures.fleet_chart(history), "charts": True, "ranges": CHART_RANGES}
     context |= {"sorts": SORTS, "facets": selectors.facets(), **_listing(request, wanted)}
+    context["forked"] = _newest_fork(pages.actor_of(request))
     topics = ("fleet", wanted.topic)
     return pages.show(request, "nodes/overview.html", context, nav="fleet", crumbs=(Crumb("Fleet"),), topics=topics)
+
+
+def _newest_fork(actor: Actor) -> audit.Fork | None:
+    """What an agent told against the audit log lately, for those who may read it."""
+    if Capability.VIEW_AUDIT not in actor.capabilities:
+        return None
+    return audit.last_fork(since=timezone.now() - FORK_SHOWN)
 
 
 def _listing(request: HttpRequest, wanted: Wanted) -> dict[str, Any]:
@@ -82,6 +95,14 @@ def node(request: HttpRequest, node_id: str) -> HttpResponse:
     crumbs = (Crumb("Fleet", "/"), Crumb(node_id, is_mono=True))
     topics = (f"node-{row.pk}-{chosen.value}",)
     return pages.show(request, "nodes/detail.html", context, nav="fleet", crumbs=crumbs, topics=topics)
+
+
+@require_POST
+def confirm_machine(request: HttpRequest, node_id: str) -> HttpResponse:
+    """Two machines were suspected behind one node, and a person says that there is one."""
+    clones.confirm_machine(by=pages.actor_of(request), node_id=node_id)
+    messages.success(request, "The machine of its next heartbeat is this node. Jobs are handed out again.")
+    return redirect("nodes:detail", node_id)
 
 
 def _is_young(history: History) -> bool:

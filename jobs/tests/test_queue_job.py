@@ -5,14 +5,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from datetime import timedelta
 from typing import Any
 
 import nacl.signing
 import pytest
+from django.db.models.functions import Now
 
 from audit.models import Event
 from hyprbox.lib import signing
-from jobs.models import Job
+from jobs.models import IdempotencyKey, Job
 from presets import selectors as presets
 from presets.errors import UnknownPreset
 from tests import factories
@@ -90,6 +92,14 @@ def test_a_key_for_another_body_is_refused(api: Any, otto: Any, body: dict[str, 
     answer = api.by(otto).post("/api/jobs", {**body, "timeout_seconds": 60}, idempotency_key="k-1")
     assert answer.status_code == 422
     assert answer.json()["error"]["code"] == "key_reused"
+
+
+@pytest.mark.parametrize(("hours", "is_new"), [(23.9, False), (24.1, True)])
+def test_a_key_is_kept_for_a_day(api: Any, otto: Any, body: dict[str, Any], hours: float, is_new: bool) -> None:
+    first = api.by(otto).post("/api/jobs", body, idempotency_key="k-1")
+    IdempotencyKey.objects.update(created_at=Now() - timedelta(hours=hours))
+    again = api.by(otto).post("/api/jobs", body, idempotency_key="k-1")
+    assert (again.json()["id"] != first.json()["id"], again.status_code) == (is_new, 201 if is_new else 200)
 
 
 def test_keys_are_each_users_own(api: Any, otto: Any, ada: Any, body: dict[str, Any]) -> None:

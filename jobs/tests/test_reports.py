@@ -301,6 +301,17 @@ def test_a_lost_job_keeps_its_state_when_the_result_comes_late(running: Running)
     assert Event.objects.filter(action="job.result_late").count() == 1
 
 
+@pytest.mark.parametrize(("days", "status"), [(6.9, 200), (7.1, 409)])
+def test_a_late_result_is_taken_for_a_week(running: Running, days: float, status: int) -> None:
+    past = timezone.now() - timedelta(minutes=1)
+    Job.objects.filter(pk=running.job.pk).update(deadline_at=past, lease_expires_at=past)
+    deadlines.enforce()
+    Job.objects.filter(pk=running.job.pk).update(finished_at=timezone.now() - timedelta(days=days))
+    assert running.call("complete", **ending()).status_code == status
+    running.job.refresh_from_db()
+    assert (running.job.late_result is not None, running.job.status) == (status == 200, "FAILED")
+
+
 def test_silence_is_shown_but_does_not_end_a_job(running: Running) -> None:
     Job.objects.filter(pk=running.job.pk).update(lease_expires_at=timezone.now() - timedelta(seconds=1))
     deadlines.enforce()

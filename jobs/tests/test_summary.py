@@ -11,6 +11,7 @@ from hyprbox.lib.templatetags.ui import look_of
 from jobs import summary
 from jobs.models import Job
 from jobs.states import Reason, Status
+from nodes.models import Node
 
 NOW = datetime(2026, 11, 23, 14, 32, tzinfo=UTC)
 
@@ -35,6 +36,12 @@ def test_every_failure_has_a_sentence(reason: str) -> None:
 def test_every_state_has_a_look_and_a_sentence(status: str) -> None:
     shown = told(status=status)
     assert look_of(shown.look).word and shown.sentence.endswith(".")
+
+
+def test_a_job_of_a_node_that_seems_to_be_two_says_so() -> None:
+    node = Node(node_id="web-1", clone_suspected_at=NOW)
+    assert "Two machines" in told(status="QUEUED", node=node).sentence
+    assert "Two machines" not in told(status="QUEUED", node=Node(node_id="web-1")).sentence
 
 
 def test_a_rolled_back_job_says_so() -> None:

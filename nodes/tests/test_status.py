@@ -47,6 +47,9 @@ CASES = [
     (facts(clock_offset_seconds=300), RULES, Status.ONLINE, []),
     (facts(spool_problem="only 3 MiB free"), RULES, Status.WARNING, ["spool"]),
     (facts(disk_percent=99, spool_problem="only 3 MiB free"), RULES, Status.CRITICAL, ["disk_percent", "spool"]),
+    (facts(is_clone_suspected=True), RULES, Status.CRITICAL, ["clone"]),
+    (facts(disk_percent=86, is_clone_suspected=True), RULES, Status.CRITICAL, ["clone", "disk_percent"]),
+    (facts(601, is_clone_suspected=True), RULES, Status.OFFLINE, ["silent"]),
     (facts(5000, cpu_percent=100), RULES, Status.OFFLINE, ["silent"]),
 ]
 
@@ -79,6 +82,7 @@ percent = st.none() | st.sampled_from([0.0, 84.9, 85.0, 89.99, 90.0, 95.0, 97.0,
     offset=st.none() | st.sampled_from([-4000.0, -300.0, 0.0, 300.0, 300.5]),
     announced=st.sampled_from(Status.values),
     spool=st.sampled_from(["", "only 3 MiB free"]),
+    is_clone=st.booleans(),
     is_settling=st.booleans(),
 )
 def test_python_and_sql_agree(
@@ -90,6 +94,7 @@ def test_python_and_sql_agree(
     offset: float | None,
     announced: str,
     spool: str,
+    is_clone: bool,
     is_settling: bool,
 ) -> None:
     Node.objects.all().delete()
@@ -104,6 +109,7 @@ def test_python_and_sql_agree(
         clock_offset_seconds=offset,
         announced_status=announced,
         metrics={"spool_unwritable": spool} if spool else {},
+        clone_suspected_at=now if is_clone else None,
     )
     rules = Rules(is_settling=is_settling)
     node = Node.objects.judged(rules).get()

@@ -6,6 +6,8 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.utils import timezone
+
 from accounts import jwt, passwords
 from hyprbox.lib.actors import Role
 from jobs.models import Job
@@ -36,6 +38,7 @@ def make_world() -> World:
     for role, user in people.items():
         world.callers[role] = f"Bearer {jwt.access_token(user)}"
     node = factories.make_node("web-1", tags=["web"])
+    factories.make_node("twin-1", clone_suspected_at=timezone.now())
     token = factories.make_token(node)
     world.callers["agent"] = f"Bearer {token}"
     world.known = {
@@ -43,6 +46,7 @@ def make_world() -> World:
         "user_id": str(factories.make_user("bystander").pk),
         "token_id": str(factories.token_row(token).pk),
     }
+    world.paths["POST /api/nodes/{node_id}/confirm-machine"] = {"node_id": "twin-1"}
     admin, agent = ApiClient(world.callers[Role.ADMIN]), ApiClient(world.callers["agent"])
     _presets(world, admin)
     _jobs(world, admin, agent, node)

@@ -13,7 +13,7 @@ import psycopg
 
 from hyprbox.lib.postgres import PostgresUnavailable
 from tests.faults.checker import CHECKS, NORMAL_SECONDS, Violation, check
-from tests.faults.evidence import Use, Window, gather, stored, uses_of
+from tests.faults.evidence import Drain, Use, Window, gather, stored, uses_of
 from tests.faults.proxy import Rates
 from tests.faults.stack import Stack, settled
 from tests.faults.witness_preset import Plan
@@ -22,6 +22,8 @@ MIB = 1024 * 1024
 # What T-NET-1 asks for; a replayed poll would only claim work for nobody, so that is for the calls that change something.
 LOSSY = Rates(drop=0.2, duplicate=0.1, cut=0.05, delay=0.15, truncate=0.03, delay_seconds=1.5)
 ROUGH = Rates(drop=0.05, duplicate=0.05, cut=0.03, delay=0.05, truncate=0.02, replay=0.04, delay_seconds=0.5)
+# What waits when the faults are over, and how many a second come while it is worked off.
+WAITING, ARRIVAL = 12, 1.0
 TARGETS = ("agent", "agent", "runner", "host", "web", "worker", "postgres", "restart")
 
 
@@ -36,6 +38,7 @@ class Verdict:
     seconds: float
     windows: int
     violations: list[Violation]
+    drain: Drain | None = None
 
     @property
     def bound(self) -> float:
@@ -51,12 +54,17 @@ class Verdict:
             f"faults      {sum(self.faults.values())}  {_listed(self.faults)}",
             f"invariants  {len(CHECKS)}  {' '.join(CHECKS)}",
             f"windows     {self.windows} looks at output while it came",
+            *([f"backlog     {self._drained(self.drain)}"] if self.drain else []),
             f"violations  {len(self.violations)}",
             *(f"  {violation}" for violation in self.violations),
         ]
         if not self.violations:
             lines.append(f"bound       at most {self.bound:.2%} of jobs can go wrong (95 %, 3/N)")
         return "\n".join(lines)
+
+    @staticmethod
+    def _drained(drain: Drain) -> str:
+        return f"{drain.waiting} jobs worked off at {drain.rate:.1f} a second while {drain.arrival:.1f} a second came"
 
 
 def _listed(counts: dict[str, int]) -> str:
@@ -75,6 +83,7 @@ class Campaign:
     cancel_share: float = 0.06
     big_share: float = 0.04
     limit: int = 12  # orders that wait at once
+    with_backlog: bool = False  # in the end, is a backlog worked off as fast as it should be
     stop: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -83,6 +92,7 @@ class Campaign:
         self._numbers = 0
         self._uses: list[Use] = []
         self._normal_after: float | None = None
+        self._drain: Drain | None = None
 
     def run(self, *, seconds: float = 0, jobs: int = 0, settle_seconds: float = 120) -> Verdict:
         """For so long, or until so many were ordered; then the faults end, everything settles, and is checked."""
@@ -104,6 +114,8 @@ class Campaign:
                 self.stop.wait(0.05)
             self._let_settle(settle_seconds)
             self._normal_after = self._seconds_to_normal(usual)
+            if self.with_backlog and not self.stop.is_set():
+                self._drain = self._work_off_a_backlog(settle_seconds)
         finally:
             self._is_over.set()
             looking.join(30)
@@ -228,8 +240,36 @@ class Campaign:
                 return after
         return None
 
+    def _work_off_a_backlog(self, seconds: float) -> Drain:
+        """Nothing is handed out for a moment, orders pile up, and more come while they are worked off."""
+        self._switch("POST", 200, 201)
+        for _ in range(WAITING):
+            self._order_a_small_one()
+        began, arrived = time.monotonic(), 0
+        self._switch("DELETE", 200, 204)
+        while (after := time.monotonic() - began) < seconds:
+            if self._open_orders() == 0:
+                break
+            if after * ARRIVAL >= arrived + 1:
+                arrived += 1
+                self._order_a_small_one()
+            time.sleep(0.05)
+        return Drain(WAITING, arrived, after, ARRIVAL)
+
+    def _switch(self, method: str, *good: int) -> None:
+        answer = self.stack.people.call(method, "/api/jobs/stop", **({"json": {}} if method == "POST" else {}))
+        assert answer is not None and answer.status_code in good, answer
+
+    def _order_a_small_one(self) -> None:
+        self._numbers += 1
+        plan = Plan(nonce=f"job_{self.seed}_{self._numbers}", seed=self._numbers, stdout_bytes=100)
+        self.stack.people.order_until_told(self.stack.nodes[self._numbers % len(self.stack.nodes)], plan)
+
     def _verdict(self, seconds: float) -> Verdict:
-        evidence = gather(self.stack, self._windows, uses=self._uses, normal_after=self._normal_after)
+        evidence = gather(
+            self.stack, self._windows, uses=self._uses, normal_after=self._normal_after, drain=self._drain
+        )
         counts = {kind: count for kind, count in self.stack.proxy.counts.items() if count}
         kills = dict(self.stack.kills)
-        return Verdict(self.seed, len(evidence.jobs), kills, counts, seconds, len(self._windows), check(evidence))
+        found, looks = check(evidence), len(self._windows)
+        return Verdict(self.seed, len(evidence.jobs), kills, counts, seconds, looks, found, self._drain)

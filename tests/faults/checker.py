@@ -40,6 +40,7 @@ class Violation:
 
 
 NORMAL_SECONDS = 60.0
+DRAIN_TIMES = 2.0
 STEADY_SECONDS = 20.0
 # Pools that fill and code that is loaded with its first use; a leak goes on.
 SLACK_HANDLES, SLACK_BYTES = 16, 24 * 1024 * 1024
@@ -314,6 +315,12 @@ def after_the_faults_all_is_as_before(evidence: Evidence) -> Iterator[str]:
     after = evidence.normal_after
     if after is None or after > NORMAL_SECONDS:
         yield f"{NORMAL_SECONDS:.0f} s after the faults had ended, answers were still slower than before them"
+    drain = evidence.drain
+    if drain is not None and drain.rate < DRAIN_TIMES * drain.arrival:
+        yield (
+            f"{drain.waiting} waiting jobs and the {drain.arrived} that came meanwhile took {drain.seconds:.1f} s, "
+            f"{drain.rate:.1f} a second, and {drain.arrival:.1f} a second came"
+        )
 
 
 @_invariant("I16")

@@ -75,6 +75,21 @@ class Use:
 
 
 @dataclass(frozen=True)
+class Drain:
+    """What became of a backlog of `waiting` jobs while `arrived` more came: all of it had ended after `seconds`."""
+
+    waiting: int
+    arrived: int
+    seconds: float
+    arrival: float  # jobs a second
+
+    @property
+    def rate(self) -> float:
+        """Jobs that ended, a second."""
+        return (self.waiting + self.arrived) / self.seconds
+
+
+@dataclass(frozen=True)
 class Change:
     old: str | None
     new: str
@@ -123,6 +138,7 @@ class Evidence:
     audit_report: dict[str, Any] = field(default_factory=lambda: {"intact": True})  # what `audit_verify` says
     uses: list[Use] = field(default_factory=list)
     normal_after: float | None = 0.0  # seconds from the end of the faults until answers were as quick as before them
+    drain: Drain | None = None  # None: nobody looked
     orphans: list[tuple[str, int]] = field(default_factory=list)
     leaks: list[str] = field(default_factory=list)
     unasked: list[str] = field(default_factory=list)
@@ -150,6 +166,7 @@ def gather(
     *,
     uses: list[Use] | None = None,
     normal_after: float | None = 0.0,
+    drain: Drain | None = None,
     with_audit: bool = True,
 ) -> Evidence:
     """Everything, once the run has settled. Verifying the audit log takes a process of its own: seconds."""
@@ -186,6 +203,7 @@ def gather(
         audit_report=_audit_report(stack) if with_audit else {"intact": True},
         uses=list(uses or []),
         normal_after=normal_after,
+        drain=drain,
         orphans=_orphans(stack, jobs),
         leaks=_leaks(stack, jobs),
         unasked=[*stack.unasked, *(child.died_unasked for child in stack.children.values() if child.died_unasked)],

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
         if given.minutes <= 0 or stop.is_set():
             return 0
         with stack(nodes=("north", "south", "west"), concurrency=2, seed=seed) as made:
-            verdict = Campaign(made, seed, stop=stop).run(seconds=given.minutes * 60)
+            verdict = Campaign(made, seed, with_backlog=True, stop=stop).run(seconds=given.minutes * 60)
             print(verdict.text(), flush=True)
             if verdict.violations:
                 print(made.last_words(), file=sys.stderr, flush=True)

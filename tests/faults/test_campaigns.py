@@ -12,7 +12,7 @@ from functools import partial
 import pytest
 
 from tests.faults import prove
-from tests.faults.campaign import LOSSY, Campaign
+from tests.faults.campaign import LOSSY, WAITING, Campaign
 from tests.faults.proxy import Rates
 from tests.faults.stack import stack
 from tests.house import ROOT, wait_for
@@ -31,9 +31,10 @@ def test_killing_one_after_the_other_loses_and_doubles_nothing() -> None:
 
 def test_a_network_that_loses_every_fifth_answer_loses_and_doubles_nothing() -> None:
     with stack(nodes=("north", "south", "west"), concurrency=2, seed=SEED) as up:
-        verdict = Campaign(up, SEED, targets=(), rates=LOSSY).run(jobs=60)
+        verdict = Campaign(up, SEED, targets=(), rates=LOSSY, with_backlog=True).run(jobs=60)
         assert verdict.violations == [], f"{verdict.text()}\n{up.last_words()}"
-        assert verdict.jobs == 60
+        assert verdict.drain is not None and verdict.drain.waiting == WAITING
+        assert verdict.jobs == 60 + WAITING + verdict.drain.arrived
         assert min(verdict.faults[kind] for kind in ("drop", "duplicate", "cut", "delay", "truncate")) >= 3
         assert verdict.kills == {}
 

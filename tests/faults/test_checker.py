@@ -15,7 +15,7 @@ from nacl.signing import SigningKey
 from tests.faults import scribe
 from tests.faults.checker import CAP, CHECKS, SIGNED_CONTEXT, check
 from tests.faults.client import Asked
-from tests.faults.evidence import Change, Evidence, JobFacts, Kept, Line, Use, Window, read_witness
+from tests.faults.evidence import Change, Drain, Evidence, JobFacts, Kept, Line, Use, Window, read_witness
 from tests.faults.witness_preset import Plan
 
 GOOD, BAD, QUEUED = "good", "exits-with-3", "cancelled-in-time"
@@ -90,6 +90,12 @@ def sound() -> Evidence:
 
 def test_a_sound_run_has_no_violation() -> None:
     assert check(sound()) == []
+
+
+def test_a_backlog_that_shrinks_twice_as_fast_as_it_comes_is_sound() -> None:
+    evidence = sound()
+    evidence.drain = Drain(waiting=8, arrived=2, seconds=5.0, arrival=1.0)
+    assert check(evidence) == []
 
 
 def growing(*, handles: int = 0, rss_bytes: int = 0) -> list[Use]:
@@ -175,6 +181,7 @@ DOCTORED: list[tuple[str, str, Doctor]] = [
     ("I10", "the chain is broken", lambda e: _set(e, audit_report={"intact": False, "why": "entry 7"})),
     ("I10", "the chain cannot be told", lambda e: _set(e, audit_report={"intact": None})),
     ("I15", "answers stay slow", lambda e: _set(e, normal_after=None)),
+    ("I15", "a backlog stays", lambda e: _set(e, drain=Drain(waiting=8, arrived=12, seconds=12.0, arrival=1.0))),
     ("I16", "handles are not given back", lambda e: _set(e, uses=growing(handles=2))),
     ("I16", "memory is not given back", lambda e: _set(e, uses=growing(rss_bytes=4 * 1024 * 1024))),
     ("I17", "past its deadline", lambda e: _set(e, past_deadline=1.0)),
