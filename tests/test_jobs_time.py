@@ -147,8 +147,8 @@ def test_the_gauges_show_what_should_never_be(client: Any, settings: Any, web_1:
     assert metrics(client)["hyprbox_jobs_past_deadline"] == 0
     assert metrics(client)["hyprbox_jobs_queued_oldest_seconds"] == 0
     job, silent = factories.make_job(web_1), start(factories.make_job(web_1))
-    Job.objects.filter(pk=job.pk).update(created_at=ago(500), expires_at=ago(61))
-    Job.objects.filter(pk=silent.pk).update(deadline_at=ago(61), lease_expires_at=ago(400))
+    Job.objects.filter(pk=job.pk).update(created_at=ago(500), expires_at=ago(75))
+    Job.objects.filter(pk=silent.pk).update(deadline_at=ago(75), lease_expires_at=ago(400))
     found = metrics(client)
     assert found["hyprbox_jobs_past_deadline"] == 2
     assert 499 < found["hyprbox_jobs_queued_oldest_seconds"] < 510
