@@ -246,7 +246,7 @@ def page(running: House, *paths: str) -> list[str]:
     with httpx.Client(base_url=running.url, timeout=30, follow_redirects=True) as browser:
         form = {"csrfmiddlewaretoken": "", "email": EMAIL, "password": PASSWORD}
         browser.get("/login/")
-        form["csrfmiddlewaretoken"] = browser.cookies["csrftoken"]
+        form["csrfmiddlewaretoken"] = browser.cookies["hb_csrf"]
         assert browser.post("/login/", data=form, headers={"Referer": f"{running.url}/login/"}).status_code == 200
         return [re.sub(r"<[^>]*>", "", browser.get(path).text) for path in paths]
 
