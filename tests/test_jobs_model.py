@@ -503,6 +503,7 @@ def profile(examples: int) -> settings:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_server_does_what_the_model_says(machine: type[Jobs]) -> None:
     machine.reached.clear()
     run_state_machine_as_test(machine, settings=profile(EXAMPLES))

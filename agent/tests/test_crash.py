@@ -11,6 +11,8 @@ import pytest
 
 from agent.tests.conftest import living, wait_for
 
+pytestmark = pytest.mark.slow
+
 
 def witness(tmp_path: Path, then: str = "true") -> tuple[Path, dict[str, str]]:
     """A script that leaves a line each time it starts."""

@@ -11,6 +11,7 @@ import pytest
 
 from agent.tests.plane import Job, Signer, key_set, make_payload, render
 
+pytestmark = pytest.mark.slow
 PARTS = {"apply": "echo must not run"}
 
 

@@ -230,6 +230,7 @@ async def test_a_revoked_token_claims_nothing_even_when_its_hint_is_lost(token: 
     assert (await Job.objects.aget(pk=job.pk)).claim_id is None
 
 
+@pytest.mark.slow
 async def test_those_who_wait_are_rechecked_in_one_statement(node: Any, count_statements: Any) -> None:
     tokens_of_many = [await sync_to_async(factories.make_token)(node) for _ in range(20)]
     polls = [poll(token, wait=20) for token in tokens_of_many]
