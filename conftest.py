@@ -89,25 +89,14 @@ signing.create_key(settings.HYPRBOX_SIGNING_KEY_FILE)
 mackey.create_key(settings.HYPRBOX_MAC_KEY_FILE)
 secretbox.create_key(settings.HYPRBOX_SECRETS_KEY_FILE)
 settings.STATIC_ROOT.mkdir(parents=True, exist_ok=True)
+settings.WHITENOISE_AUTOREFRESH = True  # otherwise each test client, with its own middleware, looks through all files first
 
 
 from django.db import connection
-from django.db.backends.postgresql.operations import DatabaseOperations
 
-_sql_flush = DatabaseOperations.sql_flush
+from tests import emptying
 
-
-def _flush_with_audit(self: DatabaseOperations, style: Any, tables: Any, **options: Any) -> list[str]:
-    """Tests that commit end with TRUNCATE, which the audit table refuses: they have to lift its trigger."""
-    guard = (
-        "ALTER TABLE audit_event {0} TRIGGER audit_never_truncated;"
-        "ALTER TABLE audit_checkpoint {0} TRIGGER audit_checkpoint_never_truncated"
-    )
-    statements = _sql_flush(self, style, tables, **options)
-    return [guard.format("DISABLE"), *statements, guard.format("ENABLE")] if statements else statements
-
-
-DatabaseOperations.sql_flush = _flush_with_audit  # type: ignore[method-assign]
+emptying.use()
 
 
 @pytest.fixture(scope="session")
@@ -115,6 +104,7 @@ def postgres() -> Iterator[EmbeddedPostgres]:
     """The cluster of this run. Ask for it in tests that talk to PostgreSQL without the `db` fixture."""
     _cluster.start()
     _cluster.execute("ALTER ROLE hyprbox_owner CREATEDB; GRANT hyprbox TO hyprbox_owner WITH INHERIT FALSE")
+    _cluster.execute("GRANT SET ON PARAMETER session_replication_role TO hyprbox_owner")  # see tests/emptying.py
     yield _cluster
     _cluster.stop()
 
@@ -193,6 +183,12 @@ def new_1(db: None) -> Node:
 def api() -> ApiClient:
     """The API as anybody: `api.by(user)` and `api.agent(token)` act as somebody."""
     return ApiClient()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Workers come through this file themselves: with this set, pytest-django would load our settings before they do."""
+    os.environ.pop("DJANGO_SETTINGS_MODULE", None)
 
 
 @pytest.hookimpl(wrapper=True)
