@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Generator, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -89,7 +88,8 @@ signing.create_key(settings.HYPRBOX_SIGNING_KEY_FILE)
 mackey.create_key(settings.HYPRBOX_MAC_KEY_FILE)
 secretbox.create_key(settings.HYPRBOX_SECRETS_KEY_FILE)
 settings.STATIC_ROOT.mkdir(parents=True, exist_ok=True)
-settings.WHITENOISE_AUTOREFRESH = True  # otherwise each test client, with its own middleware, looks through all files first
+# Otherwise each test client, which has middleware of its own, looks through all files first.
+settings.WHITENOISE_AUTOREFRESH = True
 
 
 from django.db import connection

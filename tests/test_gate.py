@@ -155,6 +155,7 @@ async def at_once() -> None:
     pass
 
 
+@pytest.mark.slow
 async def test_a_crowd_is_told_to_come_back_and_the_urgent_get_through(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Kind.OTHER, "_value_", slots.Terms(kept=0, waiting=3, seconds=1.8, longest=6.0))
     free = asyncio.Event()

@@ -72,6 +72,7 @@ def check(response: httpx.Response) -> None:
         assert "no-store" in response.headers["cache-control"], where
 
 
+@pytest.mark.slow
 def test_every_answer_has_them(web: Plane, ada: User, web_1: Node) -> None:
     calls = [
         Call(method, path, token, json={}, headers={"origin": ELSEWHERE} if method == "GET" else {})
@@ -197,6 +198,7 @@ def test_an_origin_that_is_none_refuses_to_start(origin: str) -> None:
     assert made.returncode and "HYPRBOX_CORS_ORIGINS" in made.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_nothing_hostile_in_an_address_is_a_defect(web: Plane, ada: User, web_1: Node) -> None:
     session = _session(ada)
     many = "&".join(f"a{number}=1" for number in range(1100))

@@ -24,7 +24,7 @@ from tests import factories
 from tests.factories import ending
 from tests.plane import Call, Plane, pending, plane
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 REQUESTS = int(os.environ.get("HOSTILE_REQUESTS", "1500"))
 SEED = int(os.environ.get("HOSTILE_SEED", "0")) or random.randrange(2**32)
 AT_ONCE = 20

@@ -26,7 +26,7 @@ from tests.factories import ending
 from tests.plane import Call, Plane, bearer, pending, plane
 from tokens.models import NodeToken
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 MANY = 50
 TOGETHER = 25  # races that are run at once
 

@@ -285,6 +285,7 @@ def test_every_address_is_in_the_table_and_the_table_names_no_other() -> None:
     assert set(RULES.values()) <= set(WHO)
 
 
+@pytest.mark.slow
 @pytest.mark.django_db
 def test_the_api(world: World) -> None:
     """Allowed: the request goes through, or stumbles over what it is about. Not allowed: 401, 403, or 404 for what is hidden."""
@@ -309,6 +310,7 @@ def _is_right(method: str, address: str, who: str | None, caller: str, status: i
     return status in ((401, 403, 404) if hidden else (401, 403))
 
 
+@pytest.mark.slow
 @pytest.mark.django_db
 def test_pages(world: World) -> None:
     """Not allowed: a page that says so, or the way to the log-in page for whoever is not signed in."""

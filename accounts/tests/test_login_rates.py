@@ -75,6 +75,7 @@ def test_of_two_hundred_at_once_at_most_ten_reach_the_hasher(hashed: list[int], 
     assert max(hashed) <= 4
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_they_are_counted_across_processes() -> None:
     make_user("otto")

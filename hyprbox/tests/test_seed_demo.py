@@ -54,6 +54,7 @@ def test_there_is_something_on_every_page(client: Any, ada: User) -> None:
         assert client.get(page).status_code == 200, page
 
 
+@pytest.mark.slow
 def test_the_same_seed_makes_the_same_fleet() -> None:
     pictures = []
     for number in ("7", "7", "8"):

@@ -130,6 +130,7 @@ def test_a_file_under_another_name_is_refused(tmp_path: Path) -> None:
     assert "system-report" in caught.value.fields["other.yaml"][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("detail", ["brief", "full"])
 def test_the_report_runs_here_and_says_what_it_sees(tmp_path: Path, detail: str) -> None:
     preset = catalogue.builtin()["system-report"]

@@ -10,7 +10,7 @@ import schemathesis
 from django.core.handlers.wsgi import WSGIHandler
 from django.core.signals import request_finished, request_started
 from django.core.wsgi import get_wsgi_application
-from django.db import close_old_connections, transaction
+from django.db import close_old_connections, connection, transaction
 from drf_spectacular.generators import SchemaGenerator
 from schemathesis.specs.openapi.schemas import OpenApiSchema
 
@@ -32,6 +32,8 @@ def contract() -> OpenApiSchema:
 def world(django_db_setup: None, django_db_blocker: Any) -> Iterator[World]:
     """Made once, in a transaction around all tests of a module, which leave nothing in it."""
     with django_db_blocker.unblock(), transaction.atomic():
+        with connection.cursor() as cursor:  # on a busy machine an example is longer in the making
+            cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
         yield make_world()
         transaction.set_rollback(True)
 
