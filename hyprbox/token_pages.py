@@ -53,6 +53,11 @@ class Row:
     def can_be_revoked(self) -> bool:
         return self.state not in ("REVOKED", "EXPIRED")
 
+    @property
+    def can_be_rotated(self) -> bool:
+        """One that no agent has is made anew instead."""
+        return self.state in ("ACTIVE", "ENDS_SOON") and bool(self.token.node_id)
+
 
 def state_of(token: NodeToken, now: datetime) -> str:
     if token.revoked_at is not None:
@@ -101,6 +106,15 @@ def _page(
     }
     topics = (f"enrol-{made.token.pk}",) if made else ("tokens",)
     return pages.show(request, "tokens/list.html", context, nav="settings", crumbs=CRUMBS, topics=topics, status=status)
+
+
+@never_cache
+@require_POST
+def rotate(request: HttpRequest, token_id: uuid.UUID) -> HttpResponse:
+    """A successor for a token; this answer is the only page that ever shows its secret."""
+    pages.actor_of(request)
+    token, plaintext = services.rotate_token(by=actor_of(request), token_id=token_id)
+    return _page(request, TokenForm(initial={"days": ""}), made=enrolment.Enrolment(token, plaintext))
 
 
 @require_POST

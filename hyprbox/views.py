@@ -13,6 +13,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 
 from hyprbox import finding, installer, styleguide, token_pages
+from hyprbox.fleet import editing
 from hyprbox.fleet import views as fleet
 from hyprbox.lib import pages, searching
 from hyprbox.lib.errors import Forbidden, InvalidInput, NotFound, defect
@@ -71,11 +72,14 @@ def server_error(request: HttpRequest) -> HttpResponse:
 _fleet: list[URLPattern | URLResolver] = [
     path("", fleet.overview, name="overview"),
     path("nodes/<str:node_id>/", fleet.node, name="detail"),
+    path("nodes/<str:node_id>/edit/", editing.edit, name="edit"),
+    path("nodes/<str:node_id>/remove/", editing.remove, name="remove"),
     path("nodes/<str:node_id>/confirm-machine/", fleet.confirm_machine, name="confirm_machine"),
 ]
 _tokens: list[URLPattern | URLResolver] = [
     path("settings/tokens/", token_pages.token_list, name="list"),
     path("settings/tokens/<uuid:token_id>/revoke/", token_pages.revoke, name="revoke"),
+    path("settings/tokens/<uuid:token_id>/rotate/", token_pages.rotate, name="rotate"),
 ]
 urlpatterns: list[Any] = [
     path("", include((_fleet, "nodes"))),

@@ -134,7 +134,10 @@ class Summary:
             )
         if job.changed is False:
             return "It was already as wanted, so apply was skipped and nothing was changed."
-        return "Applied and verified." if "verify" in job.parts else "Applied. This preset has no verify part."
+        if "verify" in job.parts:
+            return "Applied and verified."
+        # Without a check nobody knows whether it changed anything: some presets only read.
+        return "Applied. This preset has no verify part." if "check" in job.parts else "It ran to its end."
 
     def _failed(self) -> str:
         text = WHY.get(self.job.reason, "It failed")
@@ -169,7 +172,16 @@ class Summary:
             return self._done(label, part, done)
         if not self.job.is_finished and self.job.phase == part:
             return Step(label, "run", "status-run", "running", is_current=True)
+        if self._is_behind(part):
+            return Step(label, "ok", "status-done", "done")
         return Step(label, "off", "undo" if part == "rollback" else "clock", self._waiting(part))
+
+    def _is_behind(self, part: str) -> bool:
+        """Whether a job that runs got past this part; of one that is rolled back that says nothing good."""
+        job, order = self.job, list(_TITLES)
+        if job.is_finished or job.phase not in _TITLES or (job.phase == "rollback" and part != "check"):
+            return False
+        return order.index(part) < order.index(job.phase)
 
     def _done(self, label: str, part: str, phase: Mapping[str, Any]) -> Step:
         took = words.duration(float(phase.get("duration_ms") or 0) / 1000)

@@ -59,6 +59,7 @@ def detail(request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
     if pages.is_fragment(request):
         return render(request, "jobs/_state.html", context)
     context["runs"] = [summary.of(other, timezone.now()) for other in selectors.runs_of_preset(by=actor, job=job)]
+    context["stopped"] = stops.current() if job.status == Status.QUEUED else None
     crumbs = (Crumb("Jobs", reverse("jobs:list")), Crumb(str(job.pk)[:8], is_mono=True))
     # Whoever sees the output has the job's own stream, and a browser opens few connections at once.
     follows = context["stream_after"] is not None
@@ -92,6 +93,7 @@ def batch(request: HttpRequest, batch_id: uuid.UUID) -> HttpResponse:
     wanted = {**ordering.wanted_jobs(request.GET), "batch": str(found.pk)}
     context = _listing(request, wanted)
     counts = batches.counts(by=actor, batch=found)
+    context["stopped"] = stops.current() if counts[Status.QUEUED] else None
     context |= {"batch": found, "shown": summary.of_batch(found, counts, batches.waves(found))}
     crumbs = (Crumb("Jobs", reverse("jobs:list")), Crumb(str(found.pk)[:8], is_mono=True))
     topics = (f"batch-{found.pk}",)

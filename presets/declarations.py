@@ -41,6 +41,11 @@ Complain = Callable[[str, str], None]
 """Takes a key path and a sentence; called once for every fault."""
 
 
+def wrong(value: object) -> str:
+    """How a complaint about something that has to be there begins."""
+    return "This is required" if value is None else "This does not fit"
+
+
 def read_variable(entry: object, path: str, complain: Complain) -> Variable | None:
     """One entry, checked; None or a half-read variable when something was complained about."""
     if not isinstance(entry, dict):
@@ -48,7 +53,7 @@ def read_variable(entry: object, path: str, complain: Complain) -> Variable | No
         return None
     kind = entry.get("type")
     if not isinstance(kind, str) or kind not in params.TYPES:
-        complain(f"{path}.type", f"This is required: one of {', '.join(params.TYPES)}.")
+        complain(f"{path}.type", f"{wrong(kind)}: one of {', '.join(params.TYPES)}.")
         return None
     return _Entry(entry, kind, path, complain).variable()
 
@@ -130,7 +135,7 @@ class _Entry:
     def variable_name(self) -> str:
         name = self.entry.get("name")
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            self.complain("name", "This is required: A to Z first, then A-Z, 0-9 and _, at most 63 characters.")
+            self.complain("name", f"{wrong(name)}: A to Z first, then A-Z, 0-9 and _, at most 63 characters.")
             return ""
         if name in _RESERVED_NAMES or name.startswith(_RESERVED_STARTS):
             self.complain("name", f"{name} has a meaning to bash or to the agent: choose another name.")

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from presets.declarations import read_variable, refuse_broken_text, refuse_unknown, variable_document
+from presets.declarations import read_variable, refuse_broken_text, refuse_unknown, variable_document, wrong
 from presets.params import Variable
 from presets.strictyaml import NotADocument, read_json, read_yaml
 
@@ -177,14 +177,14 @@ class _Reader:
     def matching(self, key: str, form: re.Pattern[str], wanted: str) -> str:
         value = self.data.get(key)
         if not isinstance(value, str) or not form.fullmatch(value):
-            self.complain(key, f"This is required: {wanted}.")
+            self.complain(key, f"{wrong(value)}: {wanted}.")
             return ""
         return value
 
     def risk(self) -> str:
         value = self.data.get("risk")
         if not isinstance(value, str) or value not in RISKS:
-            self.complain("risk", f"This is required: one of {', '.join(RISKS)}.")
+            self.complain("risk", f"{wrong(value)}: one of {', '.join(RISKS)}.")
             return ""
         return value
 

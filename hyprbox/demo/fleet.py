@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -36,6 +37,7 @@ class Host:
     busy: float = 1.0
     silent: timedelta | None = None  # for how long it has not been heard of
     is_new: bool = False  # has a token, and was never heard of
+    age: timedelta | None = None  # since it was enrolled; without one it is weeks
 
 
 HOSTS = (
@@ -63,11 +65,47 @@ HOSTS = (
     Host("staging-1", "internal", ("staging",), "ubuntu", 2, 5, 39, 41, 0.6, timedelta(hours=3, minutes=12)),
     Host("build-2", "internal", ("staging", "worker"), "old", 8, 0, 0, 0, is_new=True),
 )
+MOST = 5_000
+_SITES = ("kestrel", "lumen", "brauhaus", "ostwind", "meridian", "tannhof", "viktoria", "quarz")
+_KINDS = (
+    ("web", ("web", "nginx"), "debian", 4, 26.0, 47.0, 41.0, 1.5),
+    ("app", ("web", "python"), "ubuntu", 8, 34.0, 55.0, 36.0, 1.4),
+    ("db", ("db", "postgres"), "debian", 16, 24.0, 71.0, 63.0, 1.1),
+    ("cache", ("cache",), "debian", 2, 9.0, 76.0, 18.0, 0.8),
+    ("worker", ("worker",), "ubuntu", 4, 52.0, 44.0, 31.0, 0.9),
+    ("till", ("edge",), "old", 1, 6.0, 38.0, 55.0, 1.2),
+)
+
+
+def hosts(count: int) -> tuple[Host, ...]:
+    """So many servers, always the same ones: those above, then others that were enrolled yesterday."""
+    dice = random.Random(4711)
+    numbers: Counter[str] = Counter()
+    return HOSTS + tuple(_another(dice, numbers) for _ in range(count - len(HOSTS)))
+
+
+def _another(dice: random.Random, numbers: Counter[str]) -> Host:
+    """One in thirty is in some trouble."""
+    [site] = dice.choices(_SITES, (9, 7, 5, 4, 3, 2, 2, 1))
+    kind, tags, system, cpus, cpu, memory, disk, busy = dice.choice(_KINDS)
+    numbers[f"{site}-{kind}"] += 1
+    cpu, memory, disk = (max(2.0, value + dice.gauss(0, 5)) for value in (cpu, memory, disk))
+    roll, hours = dice.random(), dice.uniform(0.4, 20)
+    if roll < 0.006:
+        disk = 97.5
+    elif roll < 0.02:
+        memory, busy = 93.0, 0.5
+    return Host(
+        f"{site}-{kind}-{numbers[f'{site}-{kind}']:02d}", site, tags, system, cpus, cpu, min(memory, 93), disk, busy,
+        silent=timedelta(hours=hours) if 0.02 <= roll < 0.028 else None,
+        is_new=0.028 <= roll < 0.031,
+        age=timedelta(hours=dice.uniform(26, 40)),
+    )  # fmt: skip
 
 
 def make_node(host: Host, dice: random.Random, now: datetime) -> Node:
-    """The row of a server that was enrolled weeks ago."""
-    created = now - timedelta(days=dice.uniform(33, 40))
+    """The row of a server that was enrolled some time ago."""
+    created = now - (host.age or timedelta(days=dice.uniform(33, 40)))
     node = Node(
         id=uuid.UUID(int=dice.getrandbits(128), version=4),
         node_id=host.node_id,
@@ -93,10 +131,11 @@ def make_node(host: Host, dice: random.Random, now: datetime) -> Node:
 def _announced(host: Host, first: datetime, now: datetime) -> tuple[Status, datetime]:
     if host.silent:
         return Status.OFFLINE, now - host.silent + timedelta(minutes=10)
-    if host.cpu >= 97:
-        return Status.CRITICAL, now - timedelta(minutes=41)
-    if host.memory >= 90 or host.disk >= 85:
-        return Status.WARNING, now - timedelta(hours=5, minutes=18)
+    match _reason(host).get("status"):
+        case "CRITICAL":
+            return Status.CRITICAL, now - timedelta(minutes=41)
+        case "WARNING":
+            return Status.WARNING, now - timedelta(hours=5, minutes=18)
     return Status.ONLINE, first
 
 
@@ -123,7 +162,7 @@ def make_flips(node: Node, host: Host, dice: random.Random, now: datetime) -> li
     if node.first_seen_at is None:
         return []
     flips = [_flip(node, node.first_seen_at, Status.UNKNOWN, Status.ONLINE)]
-    for _ in range(dice.randrange(1, 4)):
+    for _ in range(0 if host.age else dice.randrange(1, 4)):
         at = now - timedelta(days=dice.uniform(1, 30))
         if dice.random() < 0.4:
             worse, why = Status.OFFLINE, {"code": "silent", "status": "OFFLINE", "message": "No heartbeat for 10 min."}

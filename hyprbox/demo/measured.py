@@ -51,13 +51,14 @@ def write(nodes: list[tuple[Node, Host]], dice: random.Random, now: datetime) ->
     seen = [(node, host, Gauge(host, dice, now)) for node, host in nodes if node.last_seen_at is not None]
     history.make_partitions(now - KEPT[0][2], now)
     for table, step, span in KEPT:
-        _copy(table, _rollups(seen, step, span, now))
+        kept = _kept_of_fleet(table, now - span - step)  # before the COPY, which has the connection to itself
+        _copy(table, _rollups(seen, step, span, now, kept))
     _copy("nodes_heartbeat", _beats(seen, now))
     for node, host, gauge in seen:
         assert node.last_seen_at is not None
         figures = gauge.at(node.last_seen_at)
         node.cpu_percent, node.memory_percent, node.disk_percent = (round(value, 1) for value in figures[:3])
-        node.metrics = _metrics(host, figures, dice)
+        node.metrics = metrics(host, figures, dice)
     Node.objects.bulk_update(
         [node for node, _, _ in seen], ["cpu_percent", "memory_percent", "disk_percent", "metrics"]
     )
@@ -75,7 +76,7 @@ def _copy(table: str, rows: Iterator[tuple[Any, ...]]) -> None:
 
 
 def _rollups(
-    seen: list[tuple[Node, Host, Gauge]], step: timedelta, span: timedelta, now: datetime
+    seen: list[tuple[Node, Host, Gauge]], step: timedelta, span: timedelta, now: datetime, kept: set[datetime]
 ) -> Iterator[tuple[Any, ...]]:
     """Each server's closed buckets, and the fleet's: averages over the servers, and the worst one's maximum."""
     size = step.total_seconds()
@@ -87,11 +88,18 @@ def _rollups(
                 figures = gauge.at(moment)
                 together.append(figures)
                 yield _bucket(node.pk, moment, int(size // 60), figures, [min(v * 1.06, v + 6) for v in figures])
-        if together:
+        if together and moment not in kept:
             columns = list(zip(*together, strict=True))
             means = tuple(sum(column) / len(column) for column in columns)
             yield _bucket(FLEET, moment, len(together) * int(size // 60), means, [max(column) for column in columns])
         moment += step
+
+
+def _kept_of_fleet(table: str, since: datetime) -> set[datetime]:
+    """The times for which the nodes that were here before have made averages of the fleet."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT at FROM {table} WHERE node = %s AND at >= %s", [FLEET, since])
+        return {at for (at,) in cursor.fetchall()}
 
 
 def _bucket(key: UUID, at: datetime, samples: int, means: Figures, most: list[float]) -> tuple[Any, ...]:
@@ -109,7 +117,8 @@ def _beats(seen: list[tuple[Node, Host, Gauge]], now: datetime) -> Iterator[tupl
             moment -= step
 
 
-def _metrics(host: Host, figures: Figures, dice: random.Random) -> dict[str, Any]:
+def metrics(host: Host, figures: Figures, dice: random.Random) -> dict[str, Any]:
+    """All that a heartbeat tells, from the six figures of a `Gauge`."""
     cpu, memory, disk, load, received, sent = (round(value, 2) for value in figures)
     return {
         "cpu_percent": cpu,
@@ -117,6 +126,7 @@ def _metrics(host: Host, figures: Figures, dice: random.Random) -> dict[str, Any
         "memory_total_bytes": host.cpus * 4 * GIB,
         "swap_percent": round(dice.uniform(0, 9), 1),
         "disk_percent": disk,
+        "disk_total_bytes": host.cpus * 40 * GIB,
         "disks": [{"mount": "/", "percent": disk, "total_bytes": host.cpus * 40 * GIB}],
         "load_1": load,
         "load_5": round(load * 0.97, 2),

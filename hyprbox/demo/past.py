@@ -40,6 +40,7 @@ ENDINGS = (
     ("cancelled", 3),
     ("lost", 1),
 )
+PHASES = ("check", "apply", "verify", "rollback")
 
 
 @dataclass
@@ -133,13 +134,22 @@ class Past:
             offset, digest = 0, hashlib.sha256()
             for part, text in parts:
                 data = text.encode()
-                self.chunks.append(OutputChunk(job=job, stream=stream, offset=offset, data=data, phase=part))
+                at = self._written_at(job, part)
+                self.chunks.append(
+                    OutputChunk(job=job, stream=stream, offset=offset, data=data, phase=part, received_at=at)
+                )
                 offset += len(data)
                 digest.update(data)
             setattr(kept, f"{stream}_bytes", offset)
             if job.is_finished:
                 setattr(kept, f"{stream}_sha256", digest.hexdigest())
         self.transcripts.append(kept)
+
+    def _written_at(self, job: Job, phase: str) -> datetime:
+        """Phase by phase, while the job ran: the page shows lines in the order of their times."""
+        assert job.started_at is not None
+        took = (job.finished_at or self.now) - job.started_at
+        return job.started_at + took * (PHASES.index(phase) + 1) / (len(PHASES) + 1)
 
     def _phases(self, job: Job, *names_and_codes: tuple[str, int | None]) -> None:
         """None for a phase that was skipped; the job ends when the last one does."""

@@ -14,15 +14,16 @@ from accounts.models import User
 from accounts.selectors import actor_for
 from audit.actions import Action
 from hyprbox.demo import measured
-from hyprbox.demo.fleet import DOMAIN, HOSTS, PEOPLE, Host, make_flips, make_node
+from hyprbox.demo.fleet import DOMAIN, HOSTS, MOST, PEOPLE, Host, hosts, make_flips, make_node
 from hyprbox.demo.past import ENDINGS, USUAL, Past
 from hyprbox.lib import live
 from hyprbox.lib.actors import Actor, Capability, require
-from hyprbox.lib.errors import Conflict
+from hyprbox.lib.errors import Conflict, InvalidInput
 from jobs.models import Batch
 from nodes import services as nodes
 from nodes.models import Node, StatusFlip
 from nodes.selectors import database_now
+from presets import catalogue
 
 JOBS = 120
 DAYS = 30
@@ -38,14 +39,19 @@ class Seeded:
     people: list[str]
 
 
-def seed(*, by: Actor, seed: int, force: bool = False, password: str = "") -> Seeded:
-    """Make the demo's fleet and its past; the same seed makes the same one, up to now. Raises `Conflict`."""
+def seed(*, by: Actor, seed: int, count: int = len(HOSTS), force: bool = False, password: str = "") -> Seeded:
+    """Make the demo's fleet of `count` servers and its past; the same seed makes the same one, up to now.
+
+    Raises `Conflict`, `InvalidInput`.
+    """
     require(by, Capability.MANAGE_USERS)
-    names = [host.node_id for host in HOSTS]
+    if not len(HOSTS) <= count <= MOST:
+        raise InvalidInput(f"The demo has from {len(HOSTS)} to {MOST:,} servers, not {count:,}.")
+    names = [host.node_id for host in hosts(count)]
     if Node.objects.present().named(names).exists():
         raise Conflict(f"A node of the demo is here already, such as {HOSTS[0].node_id}: remove them first.")
-    if not force and (count := Node.objects.present().count()):
-        what = "1 node is" if count == 1 else f"{count} nodes are"
+    if not force and (there := Node.objects.present().count()):
+        what = "1 node is" if there == 1 else f"{there} nodes are"
         raise Conflict(f"{what} here already, and this would mix with them; --force does it all the same.")
     dice = random.Random(seed)
     actors = _people(by, password)
@@ -53,7 +59,7 @@ def seed(*, by: Actor, seed: int, force: bool = False, password: str = "") -> Se
         with connection.cursor() as cursor:
             cursor.execute("SET LOCAL statement_timeout = '120s'; SET LOCAL idle_in_transaction_session_timeout = 0")
         now = database_now()
-        fleet = [(make_node(host, dice, now), host) for host in HOSTS]
+        fleet = [(make_node(host, dice, now), host) for host in hosts(count)]
         Node.objects.bulk_create([node for node, _ in fleet])
         StatusFlip.objects.bulk_create([flip for node, host in fleet for flip in make_flips(node, host, dice, now)])
         measured.write(fleet, dice, now)
@@ -62,6 +68,11 @@ def seed(*, by: Actor, seed: int, force: bool = False, password: str = "") -> Se
         nodes.publish_nodes([node.pk for node, _ in fleet])
         live.publish("jobs", job=None, node=None)
     return Seeded(len(fleet), len(past.jobs), len(past.entries), [actor.name for actor in actors])
+
+
+def is_seeded() -> bool:
+    """Whether the demo's servers are here."""
+    return Node.objects.present().named(host.node_id for host in HOSTS).exists()
 
 
 def _people(by: Actor, password: str) -> list[Actor]:
@@ -86,7 +97,7 @@ def _past(fleet: list[tuple[Node, Host]], actors: list[Actor], dice: random.Rand
             if dice.random() < 0.6:
                 at = now - timedelta(days=day, hours=dice.uniform(-3, 3))
                 past.note(at, Action.LOGIN_SUCCEEDED, actor, f"user:{actor.name}", via="page")
-    reporting = [(node, host) for node, host in fleet if not host.is_new]
+    reporting = [(node, host) for node, host in fleet[: len(HOSTS)] if not host.is_new]
     _ordinary_days(past, reporting, actors, dice, now)
     _update_of_a_group(past, reporting, operators[0], dice, now)
     _this_moment(past, {host.node_id: (node, host) for node, host in reporting}, operators, now)
@@ -110,7 +121,8 @@ def _update_of_a_group(
 ) -> None:
     """One batch that went well but on one server."""
     at = now - timedelta(hours=2, minutes=14)
-    batch = Batch(id=past._uuid(), preset="system-update", created_by=by.name, created_at=at)
+    title = catalogue.builtin()["system-update"].title
+    batch = Batch(id=past._uuid(), preset="system-update", preset_title=title, created_by=by.name, created_at=at)
     past.batches.append(batch)
     chosen = [(node, host) for node, host in fleet if host.group == "nordwind"]
     past.note(at, Action.BATCH_QUEUED, by, f"batch:{batch.pk}", preset=batch.preset, nodes=len(chosen))

@@ -8,7 +8,15 @@ from hyprbox.demo.fleet import Host
 def written(preset: str, host: Host, *, already: bool) -> list[tuple[str, str]]:
     """(phase, text) as a script would have written it to standard output."""
     make = _WRITERS.get(preset)
-    return make(host, already) if make else []
+    return make(host, already) if make else _anything(preset, host, already)
+
+
+def _anything(preset: str, host: Host, already: bool) -> list[tuple[str, str]]:
+    return [
+        ("check", "It is so already.\n" if already else "It is not so yet.\n"),
+        ("apply", f"{host.node_id} is made up, so {preset} changes nothing here.\n"),
+        ("verify", "It is so now.\n"),
+    ]
 
 
 def _report(host: Host, already: bool) -> list[tuple[str, str]]:

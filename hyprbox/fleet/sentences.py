@@ -8,6 +8,7 @@ from hyprbox.lib.words import NBSP, plural
 from nodes.selectors import Counts, NodeCard
 from nodes.status import Status
 
+NAMED = 2
 _SMALL = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -39,7 +40,7 @@ def _of_all(count: int, total: int) -> str:
 def lead(counts: Counts, worst: Sequence[NodeCard]) -> str:
     """What stands below it: the worst by name, then the rest in figures."""
     parts = [_names(worst)] if worst and counts.total <= 200 else []
-    named = len(worst) if parts else 0
+    named = len(worst[:NAMED]) if parts else 0
     more = counts.needing_attention - named
     if more > 0:
         parts.append(
@@ -60,7 +61,7 @@ def lead(counts: Counts, worst: Sequence[NodeCard]) -> str:
 
 
 def _names(worst: Sequence[NodeCard]) -> str:
-    facts = [f"{card.label}: {_reason(card)}" for card in worst[:2]]
+    facts = [f"{card.label}: {_reason(card)}" for card in worst[:NAMED]]
     return " ".join(facts)
 
 

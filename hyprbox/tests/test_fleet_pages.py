@@ -53,6 +53,12 @@ def test_the_first_sentence_is_about_the_worst(viewer: Client, web_1: Node, db_1
     assert "<h1>1\u00a0node is critical</h1>" in page and "CPU is at 99 %." in page
 
 
+def test_who_is_not_named_is_counted(viewer: Client) -> None:
+    for _ in range(5):
+        factories.make_node(last_seen_at=timezone.now(), first_seen_at=timezone.now(), cpu_percent=92)
+    assert "Three more need a look." in html(viewer, "/")
+
+
 @pytest.mark.parametrize(
     ("query", "shown"),
     [

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import transaction
+from django.utils import timezone
 
 from accounts.models import User
 from audit.models import Event
+from hyprbox.demo import measured
 from hyprbox.demo.fleet import HOSTS
+from jobs import console
 from jobs.models import Job, OutputChunk
 from jobs.states import Status
-from nodes import selectors, series
+from nodes import history, selectors, series
 from nodes.models import Hour, Node, StatusFlip
-from tests.factories import make_node
+from tests.factories import as_actor, make_node
 
 pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def short_past(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A day and a bit of history: weeks of it are most of the work."""
+    monkeypatch.setattr(measured, "KEPT", [(table, step, timedelta(hours=30)) for table, step, _ in measured.KEPT])
 
 
 def seed(*arguments: str) -> str:
@@ -37,6 +47,7 @@ def picture() -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_there_is_something_on_every_page(client: Any, ada: User) -> None:
     assert f"{len(HOSTS)} nodes" in seed()
     counts = selectors.counts().by_status
@@ -48,6 +59,9 @@ def test_there_is_something_on_every_page(client: Any, ada: User) -> None:
     assert Hour.objects.filter(node=node.pk).count() > 700
     for kept in series.Range:
         assert len(series.node_history(node.pk, kept).series["cpu_percent"]) > 25, kept
+    told = console.read_console(by=as_actor(ada), job=Job.objects.filter(reason="verify_failed").latest("created_at"))
+    phases = [line.spans[0].text for line in told.lines if line.kind == "sys"]
+    assert phases == ["phase check", "phase apply", "phase verify", "phase rollback"]
     client.force_login(ada)
     job = Job.objects.filter(status=Status.RUNNING).get()
     for page in ("/", "/nodes/shop-1/", "/jobs/", f"/jobs/{job.pk}/", "/live/", "/audit/"):
@@ -55,6 +69,7 @@ def test_there_is_something_on_every_page(client: Any, ada: User) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_past")
 def test_the_same_seed_makes_the_same_fleet() -> None:
     pictures = []
     for number in ("7", "7", "8"):
@@ -66,6 +81,8 @@ def test_the_same_seed_makes_the_same_fleet() -> None:
     assert pictures[0] != pictures[2]
 
 
+@pytest.mark.usefixtures("short_past")
+@pytest.mark.slow
 def test_real_nodes_are_left_alone(web_1: Node) -> None:
     with pytest.raises(CommandError, match="1 node is here already"):
         seed()
@@ -78,3 +95,25 @@ def test_a_second_time_is_refused_even_with_force() -> None:
     make_node(HOSTS[0].node_id)
     with pytest.raises(CommandError, match="A node of the demo is here already"):
         seed("--force")
+
+
+@pytest.mark.usefixtures("short_past")
+@pytest.mark.slow
+def test_a_fleet_of_another_size() -> None:
+    with pytest.raises(CommandError, match="from 23 to 5,000 servers, not 5"):
+        seed("--nodes", "5")
+    output = seed("--nodes", str(len(HOSTS) + 7))
+    assert f"{len(HOSTS) + 7} nodes" in output
+    young = Node.objects.exclude(node_id__in=[host.node_id for host in HOSTS])
+    assert young.count() == 7 and Hour.objects.filter(node__in=young.values("pk")).count() > 7 * 20
+
+
+@pytest.mark.usefixtures("short_past")
+@pytest.mark.slow
+def test_averages_that_are_here_already_stay(web_1: Node) -> None:
+    hour = timezone.now().replace(minute=0, second=0, microsecond=0) - timedelta(hours=1)
+    history.make_partitions(hour, hour)
+    Hour.objects.create(node=series.FLEET, at=hour, samples=1, cpu_percent_avg=77, cpu_percent_max=77)
+    seed("--force")
+    assert Hour.objects.get(node=series.FLEET, at=hour).cpu_percent_avg == 77
+    assert Hour.objects.filter(node=series.FLEET).count() > 1

@@ -68,6 +68,14 @@ def test_steps_follow_the_phases() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("now", "tones"),
+    [("", "off off off off"), ("apply", "ok run off off"), ("verify", "ok ok run off"), ("rollback", "ok off off run")],
+)
+def test_what_a_running_job_left_behind_is_done(now: str, tones: str) -> None:
+    assert " ".join(step.tone for step in told(phase=now).steps) == tones
+
+
 def test_a_check_alone_has_one_step() -> None:
     shown = told(mode="check", status="SUCCEEDED", changed=True, phases=[phase("check", 1)], finished_at=NOW)
     assert [step.label for step in shown.steps] == ["Check"]

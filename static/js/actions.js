@@ -8,6 +8,7 @@ const setTheme = (value) => {
   if (value === 'auto') delete root.dataset.theme; else root.dataset.theme = value;
   const secure = location.protocol === 'https:' ? ';secure' : '';
   document.cookie = `hb_theme=${value};path=/;max-age=31536000;samesite=lax${secure}`;
+  $$('[data-theme-name]').forEach((name) => { name.textContent = value; });
   say(`Theme: ${value}`);
   document.dispatchEvent(new Event('hb:theme'));
 };
@@ -31,9 +32,13 @@ const copy = async (button) => {
   }
 };
 
+/** Whether a box of a picker stands for something with this tag, or in a group of this name. */
+const has = (box, tag) => box.dataset.group === tag || (box.dataset.tags || '').split(' ').includes(tag);
+
+/** All that the search leaves, or those of them with the button's tag; none when they are all chosen. */
 const selectAll = (button) => {
   const boxes = $$('input[type=checkbox]:not(:disabled)', document.getElementById(button.dataset.id))
-    .filter((box) => !box.closest('li')?.hidden && (!button.dataset.tag || (box.dataset.tags || '').split(' ').includes(button.dataset.tag)));
+    .filter((box) => !box.closest('li')?.hidden && (!button.dataset.tag || has(box, button.dataset.tag)));
   const on = !boxes.every((box) => box.checked);
   boxes.forEach((box) => { box.checked = on; });
   boxes[0]?.dispatchEvent(new Event('change', { bubbles: true }));
@@ -55,6 +60,12 @@ document.addEventListener('click', (event) => {
   if (run) { event.preventDefault(); run(button); return; }
   const isBackdrop = event.target.matches('dialog[data-modal]');
   if (isBackdrop) event.target.close();
+});
+
+document.addEventListener('keydown', (event) => { // what looks like a button is one: links do not hear the space bar
+  if (event.key !== ' ' || !event.target.matches?.('a[role="button"]')) return;
+  event.preventDefault();
+  event.target.click();
 });
 
 /* A form that was sent once is not sent twice; the button shows that the server is at work. */
@@ -96,7 +107,7 @@ document.addEventListener('change', (event) => {
   const count = $$('input:checked', picker).length;
   $$(`[data-count-for="${picker.id}"]`).forEach((element) => { element.textContent = count; });
   $$('[data-act="select-all"][data-tag]').forEach((chip) => {
-    const boxes = $$(`input[type=checkbox]`, picker).filter((box) => (box.dataset.tags || '').split(' ').includes(chip.dataset.tag));
+    const boxes = $$(`input[type=checkbox]`, picker).filter((box) => has(box, chip.dataset.tag));
     press(chip, boxes.length && boxes.every((box) => box.checked));
   });
 });

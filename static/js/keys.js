@@ -2,6 +2,7 @@
 import { $, $$ } from './dom.js';
 import { filterList, openDialog } from './actions.js';
 
+const OFF = 'hb_single_keys_off';
 let chordAt = 0;
 const links = () => $$('#palette li:not([hidden]) a');
 
@@ -58,8 +59,15 @@ document.addEventListener('keydown', (event) => {
   if ($('#palette')?.open) { inPalette(event); return; }
   if (event.target.closest?.('.heat') && event.key.startsWith('Arrow')) { inMap(event); return; }
   const isTyping = event.target.matches('input, textarea, select, [contenteditable]');
-  if (isTyping || event.ctrlKey || event.metaKey || event.altKey || $('dialog:modal')) return;
+  if (localStorage.getItem(OFF) || isTyping || event.ctrlKey || event.metaKey || event.altKey || $('dialog:modal')) return;
   single(event);
+});
+
+/* Whoever speaks to their computer, or hits keys by chance, turns single keys off. */
+const singleKeys = $('[data-single-keys]');
+if (singleKeys) singleKeys.checked = !localStorage.getItem(OFF);
+singleKeys?.addEventListener('change', () => {
+  if (singleKeys.checked) localStorage.removeItem(OFF); else localStorage.setItem(OFF, '1');
 });
 
 const palette = $('#palette');

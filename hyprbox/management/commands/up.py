@@ -249,4 +249,4 @@ def _web(port: int) -> list[str]:
 
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
-    return lines[-1].strip() if lines else type(error).__name__
+    return lines[0].removeprefix("connection failed:").strip() if lines else type(error).__name__
