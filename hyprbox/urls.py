@@ -7,7 +7,6 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib import admin
-from django.contrib.auth.models import Group
 from django.urls import URLPattern, URLResolver, include, path, re_path
 from django.views.generic import RedirectView, TemplateView
 from drf_spectacular.views import SpectacularAPIView
@@ -19,7 +18,6 @@ from jobs import agent_api
 from jobs import api as jobs_api
 from tokens import api as tokens_api
 
-admin.site.unregister(Group)  # people have roles
 admin.site.site_header = admin.site.site_title = "HyprBox"
 admin.site.index_title = "Django admin"
 APPS = ("accounts", "audit", "tokens", "nodes", "presets", "jobs")
