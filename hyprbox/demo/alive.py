@@ -22,9 +22,10 @@ from hyprbox.demo.measured import Gauge
 from hyprbox.demo.running import Runs
 from hyprbox.lib.errors import HyprBoxError
 from hyprbox.lib.threads import in_thread
+from nodes.beats import WaitingBeat
 from nodes.models import Node
 from nodes.wire import Heartbeat, Metrics
-from nodes.writer import WaitingBeat, writer
+from nodes.writer import writer
 from tokens.errors import BadToken
 from tokens.models import NodeToken
 
