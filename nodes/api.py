@@ -127,6 +127,7 @@ class NodeDetail(APIView):
 
 class NodeMachine(APIView):
     def post(self, request: Request, node_id: str) -> Response:
+        parse(StrictSerializer, request)
         node = clones.confirm_machine(by=actor_of(request), node_id=node_id)
         return Response(NodeDetailSerializer(node).data)
 
