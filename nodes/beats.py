@@ -39,8 +39,8 @@ class Row(msgspec.Struct, gc=False, omit_defaults=True):
 # Heartbeats of one node within a batch: the last one is the node's state, each one is a row of history, a
 # microsecond apart. Nodes that were removed meanwhile are written nowhere and come back in `gone`. The list of ids
 # stands beside the rows so that the planner looks them up by key: from the rows alone it would read the whole fleet.
-# Which machine a node is stays as its first heartbeat told it, so that one that differs shows as a misfit: no statement
-# more, and for the ordinary heartbeat no work but the comparison. A repeated or late heartbeat was sent before the last
+# Which machine a node is stays as `nodes.clones` noted it, so that one that differs, or the very first, shows as a
+# misfit: no statement more, and for the ordinary heartbeat no work but the comparison. A repeated or late heartbeat was sent before the last
 # one and is none; one sent after it that counts lower is.
 WRITE = """
 WITH beats AS (
@@ -57,14 +57,11 @@ WITH beats AS (
         cpu_percent = b.cpu, memory_percent = b.memory, disk_percent = b.disk, metrics = b.metrics,
         agent_version = b.version, interval_seconds = b.seconds,
         clock_offset_seconds = COALESCE(extract(epoch FROM b.sent - now())::float8, n.clock_offset_seconds),
-        machine_id = CASE WHEN n.machine_id = '' THEN COALESCE(b.machine, '') ELSE n.machine_id END,
-        instance_id = CASE WHEN n.instance_id = '' THEN COALESCE(b.instance, '') ELSE n.instance_id END,
-        identified_at = CASE WHEN n.instance_id = '' AND b.instance <> '' THEN now() ELSE n.identified_at END,
-        beat = CASE WHEN n.instance_id IN ('', b.instance) THEN GREATEST(n.beat, b.beat) ELSE n.beat END,
+        beat = CASE WHEN n.instance_id = b.instance THEN GREATEST(n.beat, b.beat) ELSE n.beat END,
         misfit = CASE
             WHEN n.clone_suspected_at IS NOT NULL THEN NULL
-            WHEN b.machine <> n.machine_id AND b.machine <> '' AND n.machine_id <> '' THEN 'machine'
-            WHEN b.instance <> n.instance_id AND b.instance <> '' AND n.instance_id <> '' THEN 'instance'
+            WHEN b.machine <> n.machine_id AND b.machine <> '' THEN 'machine'
+            WHEN b.instance <> n.instance_id AND b.instance <> '' THEN 'instance'
             WHEN b.beat <= n.beat AND b.sent > n.last_seen_at + (n.clock_offset_seconds + 0.001) * interval '1 second'
                 THEN 'beat'
         END,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 MAX_INSTANCES = 16  # remembered: more machines than that under one name were noticed before
@@ -75,7 +75,10 @@ def judge(known: Known, seen: Sighting, *, now: float, interval_seconds: float, 
         return Verdict(Known(seen.machine_id, seen.instance_id, seen.beat))
     if seen.machine_id and known.machine_id and seen.machine_id != known.machine_id:
         return Verdict(known, "another machine reports under this name")
-    if seen.instance_id and known.instance_id and seen.instance_id != known.instance_id:
+    known = replace(known, machine_id=known.machine_id or seen.machine_id)
+    if seen.instance_id and not known.instance_id:
+        return Verdict(replace(known, instance_id=seen.instance_id, beat=seen.beat))
+    if seen.instance_id and seen.instance_id != known.instance_id:
         return _another_instance(known, seen)
     if seen.misfit == COUNT and seen.instance_id == known.instance_id:
         return _count_went_back(known, now, interval_seconds)
@@ -87,8 +90,7 @@ def _another_instance(known: Known, seen: Sighting) -> Verdict:
     if before is None:
         kept = {**known.instances, known.instance_id: known.beat}
         newest = dict(list(kept.items())[-MAX_INSTANCES:])
-        machine = known.machine_id or seen.machine_id
-        return Verdict(Known(machine, seen.instance_id, seen.beat, newest))
+        return Verdict(Known(known.machine_id, seen.instance_id, seen.beat, newest))
     if seen.beat > before:
         return Verdict(known, "two agents take turns under this name")
     return Verdict(known)  # one of its heartbeats came late
@@ -98,11 +100,7 @@ def _count_went_back(known: Known, now: float, interval_seconds: float) -> Verdi
     since = now - BACK_INTERVALS * interval_seconds
     back = tuple(moment for moment in known.back if moment[1] > since)
     if back and known.beat <= back[-1][0]:  # a state directory that was put back counts up to where it was
-        return Verdict(_with_back(known, back))
+        return Verdict(replace(known, back=back))
     back = (*back, (known.beat, now))
     why = "two copies of one agent take turns under this name" if len(back) >= TIMES_BACK else ""
-    return Verdict(_with_back(known, back), why)
-
-
-def _with_back(known: Known, back: tuple[tuple[int, float], ...]) -> Known:
-    return Known(known.machine_id, known.instance_id, known.beat, known.instances, back)
+    return Verdict(replace(known, back=back), why)

@@ -22,6 +22,8 @@ CASES = [
     (KNOWN, seen(COUNT, beat=9), False, "i1"),
     (KNOWN, seen(MACHINE, machine=""), False, "i1"),  # its file could not be read once
     (Known("", "i1", 10), seen(MACHINE, machine="m2"), False, "i1"),
+    (Known("", "", 0), seen(MACHINE, machine="m2", instance="i2"), False, "i2"),  # the first one of all
+    (Known("m1", "", 0), seen(MACHINE, machine="m2", instance="i2"), True, ""),
 ]
 
 
