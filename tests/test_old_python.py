@@ -9,7 +9,7 @@ import pytest
 
 from tests.house import ROOT
 
-PURE = ("__init__", "declarations", "documents", "leaks", "params", "patterns", "phases", "rendering", "strictyaml")
+PURE = ("__init__", "declarations", "documents", "leaks", "params", "patterns", "rendering", "strictyaml")
 FILES = sorted([*ROOT.glob("agent/*.py"), *ROOT.glob("agent/cli/*.py")]) + [
     ROOT / f"presets/{name}.py" for name in PURE
 ]
