@@ -36,6 +36,7 @@ def test_good_settings_load() -> None:
     assert loading(HYPRBOX_PUBLIC_URL="https://hyprbox.example") == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bad", "word"),
     [

@@ -14,6 +14,8 @@ from agent.tests.conftest import ROOT, wait_for
 from agent.tests.plane import CAP
 from agent.tests.test_witness import checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_heartbeat_says_what_the_contract_names(plane, agent_process):
     agent_process.start(HYPRBOX_REGION="eu")

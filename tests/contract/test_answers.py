@@ -81,6 +81,7 @@ def generated(operation: Any, world: World, key: str) -> SearchStrategy[Case]:
     return cases | operation.as_strategy(GOOD) if names else cases
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", sorted(Described.calls))
 def test_every_answer_is_as_the_document_says(
     contract: OpenApiSchema, world: World, application: WSGIHandler, key: str
