@@ -173,9 +173,9 @@ def make_fleet(folder: Path, url: str, number: int, *, first: int = 0) -> list[B
             """
             INSERT INTO nodes_node (id, node_id, display_name, "group", tags, notes, concurrency, region, agent_version,
                 interval_seconds, first_seen_at, last_seen_at, metrics, inventory, machine_id, instance_id, announced_status)
-            VALUES (%s, %s, '', '', '{}', '', 1, '', '', 60, now() - interval '8 days', now(), '{}', %s, '', '', 'ONLINE')
+            VALUES (%s, %s, '', '', '{}', '', 1, '', '', 60, now() - interval '8 days', now(), '{}', %s, %s, %s, 'ONLINE')
             """,
-            [(node.pk, node.node_id, inventory) for node in fleet],
+            [(node.pk, node.node_id, inventory, node.pk.hex, node.pk.hex[::-1]) for node in fleet],
         )
         cursor.executemany(
             """

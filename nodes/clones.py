@@ -6,10 +6,12 @@ While it is suspected the node is handed no new jobs, whichever of the two asks 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from typing import Any
 
 import structlog
 from django.db import transaction
+from django.db.models.functions import Now
 
 from audit import services as audit
 from audit.actions import Action
@@ -28,6 +30,28 @@ log = structlog.get_logger(__name__)
 
 def note(node_pk: uuid.UUID, seen: Sighting) -> bool:
     """What a heartbeat that did not fit means for its node; whether it makes two machines of it. Repeatable."""
+    return False if _pin_first(node_pk, seen) else _compare(node_pk, seen)
+
+
+def note_all(found: Iterable[tuple[uuid.UUID, Sighting]]) -> None:
+    for node_pk, seen in found:
+        note(node_pk, seen)
+
+
+def _pin_first(node_pk: uuid.UUID, seen: Sighting) -> bool:
+    """The first heartbeat of all tells which machine it is.
+
+    One statement by itself: a whole fleet may be new, and no heartbeat is to wait for a lock that a thread holds.
+    """
+    unknown = Node.objects.filter(pk=node_pk, machine_id="", instance_id="", clone_suspected_at=None)
+    return bool(
+        unknown.update(
+            machine_id=seen.machine_id, instance_id=seen.instance_id, beat=seen.beat, identified_at=Now(), sightings={}
+        )
+    )
+
+
+def _compare(node_pk: uuid.UUID, seen: Sighting) -> bool:
     with transaction.atomic():
         node = Node.objects.present().select_for_update(no_key=True).filter(pk=node_pk).first()
         if node is None or node.clone_suspected_at is not None:

@@ -69,8 +69,9 @@ class Errands:
             used, self._used = self._used, set()
             successors, self._successors = self._successors, set()
             try:
-                for (key, _, _), seen in misfits.items():
-                    await in_thread(clones.note, uuid.UUID(key), seen)
+                if misfits:
+                    found = [(uuid.UUID(key), seen) for (key, _, _), seen in misfits.items()]
+                    await in_thread(clones.note_all, found)
                 if woken:
                     await in_thread(services.announce_flips, [uuid.UUID(pk) for pk in woken])
                 if used:
