@@ -23,7 +23,7 @@ MIB = 1024 * 1024
 LOSSY = Rates(drop=0.2, duplicate=0.1, cut=0.05, delay=0.15, truncate=0.03, delay_seconds=1.5)
 ROUGH = Rates(drop=0.05, duplicate=0.05, cut=0.03, delay=0.05, truncate=0.02, replay=0.04, delay_seconds=0.5)
 # What waits when the faults are over, and how many a second come while it is worked off.
-WAITING, ARRIVAL = 12, 1.0
+WAITING, ARRIVAL = 12, 0.5
 TARGETS = ("agent", "agent", "runner", "host", "web", "worker", "postgres", "restart")
 
 
