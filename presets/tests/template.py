@@ -43,6 +43,7 @@ SERVER_INSTALLED = (
     "udev",
     "curl",
     "openssl",
+    "ca-certificates",
     "pebble",
     "wireguard-go",
 )
