@@ -335,7 +335,7 @@ def is_ready(url: str) -> bool:
 def test_a_database_that_is_slow(server: Server, caller: Caller, slow_web: tuple[str, SlowDatabase]) -> None:
     """Nothing is claimed twice, not even by way of another process, and jobs end in good time."""
     url, link = slow_web
-    order = {"preset": "system-report", "variables": {}, "node_ids": MANY}
+    order = {"preset": "system-report", "variables": {}, "node_ids": MANY, "confirm": "system-report"}
     batch = caller.http.post("/api/jobs/batches", json=order, headers=caller.person)
     assert batch.status_code == 201, batch.text
     agents = [Agent(server, node, (url, server.url)) for node in MANY]

@@ -46,7 +46,7 @@ def test_the_overview_moves_without_a_reload(ada: Page, agent: Agent) -> None:
     for cpu in (71.0, 23.0):
         before = card.locator(".spark path").last.get_attribute("d")
         agent.beat(cpu_percent=cpu)
-        expect(card.locator(".trio dd").first).to_have_text(f"{cpu:.0f}\u00a0%", timeout=3_000)
+        expect(card.locator(".trio dd").first).to_have_text(f"{cpu:.0f}\u00a0%", timeout=10_000)
         assert card.locator(".spark path").last.get_attribute("d") != before
     assert ada.evaluate("window.isSamePage")
 
