@@ -65,15 +65,19 @@ def test_it_looks_often_enough() -> None:
     assert sse.SHARED_SECONDS + sse.RECHECK_SECONDS + wait <= 15
 
 
+def credential(user: User, end: End) -> str:
+    """What `end` will end: a key, or the token of a log-in."""
+    if end is revoke_key:
+        return keys.create_key(by=as_actor(user), name="wall", scopes=["read"])[1]
+    return services.log_in(email=user.email, password=PASSWORD, by=Actor.anonymous(ip="127.0.0.1")).tokens.access
+
+
 @pytest.mark.parametrize("end", [end_session, log_out_everywhere, disable, change_role, revoke_key])
 def test_it_ends_with_its_credential(vera: User, ada: User, monkeypatch: pytest.MonkeyPatch, end: End) -> None:
     monkeypatch.setattr(sse, "RECHECK_SECONDS", 0.2)
     monkeypatch.setattr(sse, "SHARED_SECONDS", 0.1)
     monkeypatch.setattr(streams, "WAIT_SECONDS", 0.1)
-    here = Actor.anonymous(ip="127.0.0.1")
-    token = services.log_in(email=vera.email, password=PASSWORD, by=here).tokens.access
-    if end is revoke_key:
-        _, token = keys.create_key(by=as_actor(vera), name="wall", scopes=["read"])
+    token = credential(vera, end)
 
     async def work(viewer: Viewer) -> Any:
         await viewer.until("snapshot")
@@ -92,10 +96,7 @@ def test_it_is_told_and_does_not_wait_for_the_next_look(
     monkeypatch.setattr(sse, "RECHECK_SECONDS", 1000.0)
     monkeypatch.setattr(sse, "SHARED_SECONDS", 1000.0)
     monkeypatch.setattr(streams, "WAIT_SECONDS", 0.1)
-    here = Actor.anonymous(ip="127.0.0.1")
-    token = services.log_in(email=vera.email, password=PASSWORD, by=here).tokens.access
-    if end is revoke_key:
-        _, token = keys.create_key(by=as_actor(vera), name="wall", scopes=["read"])
+    token = credential(vera, end)
 
     async def work(viewer: Viewer) -> Any:
         await viewer.until("snapshot")
