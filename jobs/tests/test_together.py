@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import hashlib
 import json
 import threading
 import uuid
@@ -254,3 +256,10 @@ def test_while_others_hand_out_jobs_reports_are_taken_one_at_a_time(
         with pytest.raises(Unavailable):
             poll.result(20)
     assert post(agent, job, "start").status_code == 200
+
+
+def test_a_result_has_the_digest_that_older_versions_stored() -> None:
+    """An agent may repeat a result across an upgrade; another digest would call it a different one."""
+    end = result(phases=[{"name": "apply", "exit_code": 0}])
+    before = json.dumps(dataclasses.asdict(end), sort_keys=True, default=str)
+    assert end.sha256() == hashlib.sha256(before.encode()).hexdigest()
