@@ -36,16 +36,10 @@ from nodes import ingest
 
 log = structlog.get_logger(__name__)
 
-MAX_HEADER_BYTES = 16 * 1024
 LANES = {"/api/nodes/heartbeat": ingest.heartbeat_lane, "/api/jobs/pending": waiting_lane}
 ingest.work_waiting = board.has_work
 board.chore = recheck_tokens
 lanes.direct["/api/nodes/heartbeat"] = ingest.take_directly
-
-
-def _size(header: tuple[bytes, bytes]) -> int:
-    return len(header[0]) + len(header[1])
-
 
 _everything_else: Any = Gate(_django, size=settings.DATABASES["default"]["OPTIONS"]["pool"]["max_size"])
 _paths = URLRouter([*(path(route, app) for route, app in STREAMS.items()), re_path(r"", _everything_else)])
@@ -71,8 +65,7 @@ async def _http(scope: dict[str, Any], receive: lanes.Receive, send: lanes.Send)
         await send(message)
 
     try:
-        if sum(map(_size, scope["headers"])) > MAX_HEADER_BYTES:
-            raise HeadersTooLarge
+        lanes.require_small_headers(scope)
         lane = LANES.get(scope["path"])
         await (lane or _routes)(scope, receive, noting)
     except HeadersTooLarge as error:

@@ -19,7 +19,7 @@ from audit import witnesses
 from audit.checkpoints import newest
 from hyprbox.lib import lanes, refusals
 from hyprbox.lib.actors import Actor
-from hyprbox.lib.errors import HyprBoxError, MethodNotAllowed, NotAuthenticated, NotJson, Overloaded
+from hyprbox.lib.errors import HeadersTooLarge, HyprBoxError, MethodNotAllowed, NotAuthenticated, NotJson, Overloaded
 from hyprbox.lib.ids import new_request_id, rate_key
 from hyprbox.lib.threads import in_thread
 from nodes import services, wire
@@ -68,10 +68,14 @@ async def heartbeat_lane(scope: lanes.Scope, receive: lanes.Receive, send: lanes
 def take_directly(scope: lanes.Scope) -> lanes.Taker | None:
     """Who takes heartbeats with these headers without a task; None when something about them is unusual.
 
-    Usual is: JSON, no encoding, one bearer token in its form. What is taken then has to fit as well: a body that
+    Usual is: JSON, no encoding, one bearer token in its form, not too much of it all. What is taken then has to fit as well: a body that
     decodes, and a token known to this process, usable and pinned to this node. The lane above does everything else, and
     says what is wrong.
     """
+    try:
+        lanes.require_small_headers(scope)
+    except HeadersTooLarge:
+        return None
     headers = dict(scope["headers"])
     if headers.get(b"content-type") != b"application/json" or b"content-encoding" in headers:
         return None

@@ -14,7 +14,7 @@ from hyprbox.gate import slots
 from hyprbox.gate.door import MIB, Gate, caller, kind_of
 from hyprbox.gate.slots import Kind, Slots
 from hyprbox.lib import lanes
-from hyprbox.lib.errors import Overloaded
+from hyprbox.lib.errors import Overloaded, TooSlow
 from tests import factories
 from tests.plane import bearer
 
@@ -306,6 +306,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.M
         slow = Trickle(gate_to(at_once), path)
         await slow.task
         assert slow.heard[0]["status"] == 408, path
+        assert TooSlow().message.encode() in slow.heard[1]["body"], path
         assert dict(slow.heard[0]["headers"])[b"connection"] == b"close"
 
 

@@ -103,12 +103,6 @@ class MethodNotAllowed(HyprBoxError):
     status = 405
 
 
-class BodyTooSlow(HyprBoxError):
-    """The body did not arrive within 30 seconds."""
-
-    status = 408
-
-
 class TooSlow(HyprBoxError):
     """The request did not arrive within 30 seconds."""
 

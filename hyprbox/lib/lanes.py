@@ -14,7 +14,7 @@ import msgspec
 from django.conf import settings
 
 from hyprbox.lib import headers
-from hyprbox.lib.errors import BodyTooLarge, BodyTooSlow, HyprBoxError, NotAuthenticated, RateLimited
+from hyprbox.lib.errors import BodyTooLarge, HeadersTooLarge, HyprBoxError, NotAuthenticated, RateLimited, TooSlow
 from hyprbox.lib.ids import client_ip, new_request_id
 
 Scope = dict[str, Any]
@@ -26,6 +26,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 BEARER_IS_COUNTED = "hyprbox.bearer_is_counted"
 DRAIN_LIMIT = 32 * 1024 * 1024
 BODY_SECONDS = 30.0
+MAX_HEADER_BYTES = 16 * 1024
 encode = msgspec.json.Encoder().encode
 
 
@@ -58,6 +59,12 @@ def header(scope: Scope, name: bytes) -> str:
     return ""
 
 
+def require_small_headers(scope: Scope) -> None:
+    """Raises `HeadersTooLarge` when names and values together are over `MAX_HEADER_BYTES`."""
+    if sum(len(key) + len(value) for key, value in scope["headers"]) > MAX_HEADER_BYTES:
+        raise HeadersTooLarge()
+
+
 def peer_ip(scope: Scope) -> str:
     """The client's address, through trusted proxies only."""
     peer = (scope.get("client") or ("", 0))[0]
@@ -76,13 +83,13 @@ def bearer(scope: Scope) -> str:
 async def read_body(receive: Receive, limit: int) -> bytes:
     """The request's body. One over `limit` bytes is read to its end first, so that the client hears the answer.
 
-    Raises `BodyTooLarge`, `BodyTooSlow`, `ClientGone`.
+    Raises `BodyTooLarge`, `TooSlow`, `ClientGone`.
     """
     try:
         async with asyncio.timeout(BODY_SECONDS):
             return await _read_body(receive, limit)
     except TimeoutError:
-        raise BodyTooSlow() from None
+        raise TooSlow() from None
 
 
 async def _read_body(receive: Receive, limit: int) -> bytes:
@@ -115,10 +122,11 @@ def rendered(body: bytes) -> tuple[bytes, bytes]:
     return b"content-length: %d\r\nx-request-id: " % len(body), b"\r\n" + _SAME_LINES + body
 
 
-def rendered_error(error: HyprBoxError, request_id: str) -> bytes:
-    """An error after its status line."""
+def rendered_error(error: HyprBoxError, request_id: str, *, is_last: bool = False) -> bytes:
+    """An error after its status line; `is_last` when the connection is closed after it."""
     before, after = rendered(encode(error.as_dict()))
-    extra = "".join(f"{name}: {value}\r\n" for name, value in error_headers(error).items())
+    headers = error_headers(error) | ({"connection": "close"} if is_last else {})
+    extra = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     return extra.encode() + before + request_id.encode() + after
 
 
@@ -145,7 +153,7 @@ def error_headers(error: HyprBoxError) -> dict[str, str]:
     extra = {"retry-after": str(error.retry_after)} if error.retry_after is not None else {}
     if error.status == 401:
         extra["www-authenticate"] = "Bearer"
-    if isinstance(error, BodyTooSlow):
+    if isinstance(error, TooSlow):
         extra["connection"] = "close"  # the rest of it is not waited for
     return extra
 

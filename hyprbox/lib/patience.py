@@ -96,8 +96,8 @@ class Patient(HttpToolsProtocol):
         is_mine = cycle is not None and not self._is_in_head and not cycle.response_started and not self.pipeline
         if cycle is None or cycle.response_complete or is_mine:
             own = b"".join(b"%s: %s\r\n" % header for header in self.server_state.default_headers)
-            rest = lanes.rendered_error(error, new_request_id())
-            self.transport.write(STATUS_LINE[error.status] + own + b"connection: close\r\n" + rest)
+            rest = lanes.rendered_error(error, new_request_id(), is_last=True)
+            self.transport.write(STATUS_LINE[error.status] + own + rest)
         self.transport.close()
 
     def send_400_response(self, msg: str) -> None:

@@ -130,6 +130,17 @@ def test_only_the_first_one_needs_the_lane_and_all_say_the_same() -> None:
     assert Node.objects.get().cpu_percent == 3
 
 
+def test_headers_over_the_limit_are_left_to_who_refuses_them() -> None:
+    token = make_token(make_node("web-1"))
+
+    async def work(server: Served, pair: Pair) -> None:
+        for size, by_lane in ((0, 1), (15_000, 1), (16_384, 2), (16_384, 3)):
+            await exchange(pair, raw("web-1", token, more=f"X-Long: {'a' * size}\r\n"))
+            assert server.by_lane == by_lane, size
+
+    run(work)
+
+
 def test_the_callers_request_id_comes_back() -> None:
     token = make_token(make_node("web-1"))
 
