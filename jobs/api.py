@@ -197,10 +197,10 @@ class BatchList(APIView):
     def post(self, request: Request) -> Response:
         given = parse(BatchInput, request)
         names = ("node_ids", "groups", "tags", "statuses")
-        batch, jobs, is_new = batches.queue(
+        batch, jobs, is_new = batches.queue_matching(
             by=actor_of(request),
             order=_order(given),
-            node_ids=batches.choose(batches.Targets(**{name: tuple(given[name]) for name in names})),
+            targets=batches.Targets(**{name: tuple(given[name]) for name in names}),
             pace=batches.Pace(given["wave_size"], given["stop_after_failures"]),
             idempotency_key=request.headers.get("Idempotency-Key", ""),
         )

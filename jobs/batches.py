@@ -96,12 +96,20 @@ def queue(
 
     Raises `InvalidInput` as `services.queue_job` does, `KeyReused`.
     """
+    named = Targets(node_ids=tuple(node_ids))
+    return queue_matching(by=by, order=order, targets=named, pace=pace, idempotency_key=idempotency_key)
+
+
+def queue_matching(
+    *, by: Actor, order: Order, targets: Targets, pace: Pace | None = None, idempotency_key: str = ""
+) -> tuple[Batch, list[Job], bool]:
+    """The same for nodes that are chosen now; a repeated key has the nodes that were chosen then."""
     require(by, Capability.RUN_JOBS)
     pace = pace or Pace()
-    wanted = list(dict.fromkeys(node_ids))
-    digest = order.sha256(nodes=[*wanted, f"{pace.wave_size}/{pace.stop_after_failures}"])
+    digest = order.sha256(nodes=_asked(targets, pace))
     if (before := services.find_key(by, idempotency_key, digest)) is not None and before.batch_id is not None:
         return *_queued_before(before.batch_id), False
+    wanted = choose(targets)
     checked = services.check_order(order, by)
     if not 1 <= len(wanted) <= MAX_BATCH:
         raise InvalidInput(fields={"node_ids": [f"Choose from 1 to {MAX_BATCH} nodes; these are {len(wanted)}."]})
@@ -132,6 +140,13 @@ def queue(
         if key is not None:
             IdempotencyKey.objects.filter(pk=key.pk).update(batch=batch)
     return batch, jobs, True
+
+
+def _asked(targets: Targets, pace: Pace) -> list[str | list[str]]:
+    """What was sent, for a request is repeated with the same words, whichever nodes they fit meanwhile."""
+    matching = [targets.groups, targets.tags, targets.statuses]
+    named = [*dict.fromkeys(targets.node_ids), f"{pace.wave_size}/{pace.stop_after_failures}"]
+    return [*named, *map(list, matching)] if any(matching) else [*named]
 
 
 def _require_typed(order: Order, count: int) -> None:

@@ -49,7 +49,7 @@ class Order:
     timeout_seconds: int | None = None
     expires_in_seconds: int | None = None
 
-    def sha256(self, *, nodes: Iterable[str]) -> str:
+    def sha256(self, *, nodes: Iterable[str | list[str]]) -> str:
         """Tells whether a repeated request is the same request."""
         parts = [self.preset, self.variables, self.mode, self.confirm, self.timeout_seconds, self.expires_in_seconds]
         text = json.dumps([*parts, list(nodes)], sort_keys=True, separators=(",", ":"), default=str)

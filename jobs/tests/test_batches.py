@@ -185,6 +185,28 @@ def test_a_repeated_batch_is_the_same_in_as_many_queries_however_large(
     assert (again.pk, is_new, [job.node.node_id for job in jobs]) == (first.pk, False, names)
 
 
+def test_a_repeated_batch_is_the_first_one_whichever_nodes_its_tags_fit_by_now(api: Any) -> None:
+    factories.make_node("a", group="acme", tags=["web"])
+    factories.make_node("b", tags=["web"])
+    operator = people(api, "operator")
+    body = {"preset": "time-sync", "variables": {}, "tags": ["web"]}
+
+    def ask(**over: Any) -> Any:
+        return operator.post("/api/jobs/batches", {**body, **over}, idempotency_key="once")
+
+    first = ask()
+    factories.make_node("c", tags=["web"])
+    grown = ask()
+    Node.objects.update(tags=[])
+    empty = ask()
+    assert [answer.status_code for answer in (first, grown, empty)] == [201, 200, 200]
+    assert first.json()["id"] == grown.json()["id"] == empty.json()["id"]
+    assert {job["node_id"] for job in empty.json()["jobs"]} == {"a", "b"}
+    for other in ({"tags": ["db"]}, {"tags": [], "groups": ["web"]}, {"node_ids": ["a"]}, {"wave_size": 1}):
+        assert (ask(**other).status_code, ask(**other).json()["error"]["code"]) == (422, "key_reused"), other
+    assert Job.objects.count() == 2
+
+
 def test_the_failed_ones_are_retried_once() -> None:
     batch, _ = queued(4)
     end(batch, 0, failed=2)
