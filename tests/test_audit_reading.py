@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
 from django.utils import timezone
 
@@ -23,6 +23,7 @@ from audit.tests.test_tampering import fill
 from hyprbox.lib.actors import Actor, Role
 from tests.client import ApiClient
 from tests.factories import PASSWORD, SYSTEM, as_actor, make_user
+from tests.plane import bearer, plane
 
 MANY = 20_000
 
@@ -204,3 +205,15 @@ def test_no_page_of_a_long_log_reads_more_than_it_shows(ada: User, otto: User) -
         allowed = 8000 if name == "from a day on" else 202  # an hour to each side of the window
         assert touched <= allowed, (name, touched, plan)
         assert "Seq Scan" not in kinds, (name, plan)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_export_arrives_whole_and_again(monkeypatch: pytest.MonkeyPatch, ada: User) -> None:
+    with transaction.atomic():
+        for number in range(1100):
+            services.record(Action.NODE_CHANGED, by=SYSTEM, target=f"node:{number}")
+    with plane(monkeypatch) as web:
+        for _ in range(3):
+            answer = web.get("/api/audit/export?action=node.changed", bearer(ada))
+            told = [json.loads(line)["target"] for line in answer.text.splitlines()]
+            assert told == [f"node:{number}" for number in reversed(range(1100))]

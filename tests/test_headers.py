@@ -37,11 +37,7 @@ EXPECTED = {
 }
 ELSEWHERE = "https://elsewhere.example"
 TOOLS = "https://tools.example"
-pytestmark = [
-    pytest.mark.django_db(transaction=True),
-    # Some of these requests leave their spooled body to the garbage collector; which, nobody has found out.
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
