@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
+from django.db import OperationalError
 
 from hyprbox.lib.postgres import EmbeddedPostgres, PostgresUnavailable
 from hyprbox.management.commands import up
@@ -49,6 +50,8 @@ def main() -> None:
             execute_from_command_line(sys.argv)
     except (CannotStart, ImproperlyConfigured, PostgresUnavailable) as error:
         sys.exit(f"manage.py: {error}")
+    except OperationalError as error:
+        sys.exit(f"manage.py: The database cannot be used: {' '.join(str(error).split())}.")
 
 
 if __name__ == "__main__":

@@ -158,10 +158,16 @@ TEMPLATES = [
 # --- PostgreSQL: DATABASE_URL, or the embedded server under the var directory ---
 
 
-def _database(name: str, found: dict[str, Any]) -> dict[str, Any]:
-    """What Django needs to know of the address in this setting."""
-    if "postgresql" not in found["ENGINE"]:
+def _database(name: str, address: str) -> dict[str, Any]:
+    """What Django needs to know of the address in this setting. No complaint repeats it: it may have a password."""
+    if not address.startswith(("postgres://", "postgresql://")):
         raise ImproperlyConfigured(f"{name} must be a postgresql:// address: HyprBox runs on PostgreSQL only.")
+    try:
+        found = env.db_url_config(address)
+    except ValueError:
+        raise ImproperlyConfigured(
+            f"{name} is no address that can be read: write what is special in a password as in %40 for @."
+        ) from None
     options = {
         "pool": {"min_size": 1, "max_size": env.int("HYPRBOX_DB_POOL", default=12), "timeout": 2, "max_idle": 60},
         "connect_timeout": 2,
@@ -176,7 +182,7 @@ def _database(name: str, found: dict[str, Any]) -> dict[str, Any]:
 
 
 _embedded = EmbeddedPostgres(HYPRBOX_VAR_DIR)
-DATABASES = {"default": _database("DATABASE_URL", env.db_url("DATABASE_URL", default=_embedded.url))}
+DATABASES = {"default": _database("DATABASE_URL", env.str("DATABASE_URL", default="") or _embedded.url)}
 _IS_EMBEDDED = DATABASES["default"]["OPTIONS"].get("host") == str(_embedded.place.socket_dir)
 
 
@@ -185,7 +191,7 @@ def _owner() -> dict[str, Any]:
     address, mine = env.str("HYPRBOX_MIGRATION_DATABASE_URL", default=""), DATABASES["default"]
     if not address:
         return {**mine, "USER": roles.OWNER} if _IS_EMBEDDED else {}
-    owner = _database("HYPRBOX_MIGRATION_DATABASE_URL", env.db_url_config(address))
+    owner = _database("HYPRBOX_MIGRATION_DATABASE_URL", address)
     if _IS_EMBEDDED or owner["NAME"] != mine["NAME"]:
         raise ImproperlyConfigured(
             "HYPRBOX_MIGRATION_DATABASE_URL must lead to the database of DATABASE_URL, as the role that owns its tables; "

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,6 +51,20 @@ def complaint(broken: House) -> str:
     assert code == 1
     assert "Traceback" not in broken.text
     return broken.text
+
+
+def manage(command: str, folder: Path, address: str) -> subprocess.CompletedProcess[str]:
+    """A management command with this DATABASE_URL, that cannot do its work."""
+    environment = clean_environment(
+        DATABASE_URL=address,
+        HYPRBOX_VAR_DIR=str(folder),
+        HYPRBOX_SECRET_KEY="correct horse battery staple, said the admin",
+    )
+    answer = subprocess.run(
+        [sys.executable, "manage.py", command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 1
+    return answer
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +189,31 @@ def test_an_unreachable_database_is_one_sentence(folder: Path) -> None:
     assert "opensesame" not in said
 
 
+@pytest.mark.parametrize("command", ["up", "fleet_status"])
+@pytest.mark.parametrize("address", ["mysql://ada:opensesame@127.0.0.1/hyprbox", "ada:opensesame"])
+def test_an_address_of_no_postgresql_is_one_sentence_without_it(folder: Path, command: str, address: str) -> None:
+    answer = manage(command, folder, address)
+    assert answer.stderr.endswith("DATABASE_URL must be a postgresql:// address: HyprBox runs on PostgreSQL only.\n")
+    assert len(answer.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        (
+            "postgresql://ada:opensesame@127.0.0.1:port/hyprbox",
+            "DATABASE_URL is no address that can be read: write what is special in a password as in %40 for @.",
+        ),
+        (
+            "postgresql://ada:opensesame@127.0.0.1:9/hyprbox",
+            "The database cannot be used: couldn't get a connection after 2.00 sec.",
+        ),
+    ],
+)
+def test_a_command_without_its_database_says_one_sentence(folder: Path, address: str, sentence: str) -> None:
+    assert manage("fleet_status", folder, address).stderr == f"manage.py: {sentence}\n"
+
+
 def test_a_weak_first_password_is_one_sentence(folder: Path) -> None:
     with house(folder, HYPRBOX_ADMIN_PASSWORD="short") as up:
         assert "The first admin ada@example.com cannot be made" in complaint(up)
@@ -200,6 +240,25 @@ def test_a_python_that_is_too_old_is_one_sentence(folder: Path) -> None:
     )
     assert answer.returncode != 0
     assert answer.stderr.strip() == "script/bootstrap: HyprBox needs Python 3.11 or newer; found Python 3.9.2."
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may become somebody else")
+def test_a_checkout_of_another_account_is_one_sentence(folder: Path) -> None:
+    shutil.copytree(ROOT / "script", folder / "script")
+    folder.chmod(0o755)
+    answer = subprocess.run(
+        [folder / "script/server"],
+        user="nobody",
+        group="nogroup",
+        extra_groups=[],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 1
+    assert answer.stderr == (
+        f"script/bootstrap: cannot write to {folder}; run it as the account that this checkout belongs to.\n"
+    )
 
 
 def test_bootstrap_is_quick_when_there_is_nothing_to_do() -> None:

@@ -26,6 +26,14 @@ def setting(name: str) -> str:
         raise CannotStart(f"{name}_FILE names {path}, which cannot be read: {error.strerror}.") from error
 
 
+def database(name: str) -> str:
+    """The PostgreSQL address in this setting; "" where it is not set. What is none is not repeated: it may have a password."""
+    url = setting(name)
+    if url and not url.startswith(("postgres://", "postgresql://")):
+        raise CannotStart(f"{name} must be a postgresql:// address: HyprBox runs on PostgreSQL only.")
+    return url
+
+
 class CannotStart(Exception):
     """HyprBox cannot start here; the message is one sentence for the person at the terminal."""
 

@@ -6,12 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
 from hyprbox.management import agent_file
 from hyprbox.management.options import BASE_DIR
 from hyprbox.management.supervisor import Say
+
+_GONE_SECONDS = 2  # how long an end may take: where nobody reaps orphans, one would stay for ever
 
 
 class Packing:
@@ -54,4 +57,8 @@ class Packing:
             return
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+            self._process.wait()
+            deadline = time.monotonic() + _GONE_SECONDS
+            while time.monotonic() < deadline:
+                os.killpg(self._process.pid, 0)  # raises when the last one of the group, such as pip, is gone as well
+                time.sleep(0.01)

@@ -221,7 +221,7 @@ def refuse_taken_port(port: int) -> None:
 def refuse_unreachable(name: str) -> None:
     """The address in this setting, if it is set."""
     try:
-        if url := options.setting(name):
+        if url := options.database(name):
             psycopg.connect(url, connect_timeout=5).close()
     except psycopg.Error as error:
         raise CannotStart(f"The database of {name} cannot be reached: {_first_line(error)}") from error
