@@ -4,51 +4,49 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from jobs.states import CLAIM_LEASE_SECONDS, CLAIMS_LOCK
 
-# A request that holds a claim gets it again; the others get their node's next job. Each lookup goes by node through
-# a partial index, so that neither a node's history nor other nodes' queues cost anything.
+# A request that holds a claim gets it again; the others get their node's next job. A node's open jobs are read once,
+# through a partial index, so that neither its history nor other nodes' queues cost anything. The job is locked where it
+# stands, and judged again, for it may have changed since; one that somebody else holds is left for the next look.
 LOCK = f"SELECT pg_advisory_xact_lock({CLAIMS_LOCK})"
 CLAIM = f"""
-WITH wanted AS (
-  SELECT * FROM unnest($1::uuid[], $2::uuid[]) AS w(node, request)
-), again AS (
-  SELECT w.node, w.request, held.* FROM wanted w CROSS JOIN LATERAL (
-    SELECT j.id, j.claim_id, j.payload, j.signature, j.key_id FROM jobs_job j
-    WHERE j.node_id = w.node AND j.request_id = w.request AND j.status = 'QUEUED' AND j.claim_id IS NOT NULL
-    UNION ALL
-    SELECT j.id, j.claim_id, j.payload, j.signature, j.key_id FROM jobs_job j
-    WHERE j.node_id = w.node AND j.request_id = w.request AND j.status = 'RUNNING'
-  ) AS held
-), pick AS (
-  SELECT w.request, q.id FROM wanted w
+WITH pick AS (
+  SELECT w.request, mine.ctid FROM unnest($1::uuid[], $2::uuid[]) AS w(node, request)
   JOIN nodes_node n ON n.id = w.node AND n.removed_at IS NULL AND n.clone_suspected_at IS NULL
   CROSS JOIN LATERAL (
-    SELECT c.id FROM jobs_job c
-    WHERE c.node_id = w.node AND c.status = 'QUEUED' AND NOT c.held AND c.expires_at > now()
+    SELECT array_agg(j.ctid ORDER BY j.created_at, j.id) FILTER (WHERE j.status = 'QUEUED' AND NOT j.held
+        AND j.expires_at > now() AND (j.claim_id IS NULL OR j.lease_expires_at < now())) AS free,
+      count(*) FILTER (WHERE j.status = 'RUNNING' OR (j.claim_id IS NOT NULL AND j.lease_expires_at >= now())) AS taken,
+      count(*) FILTER (WHERE j.request_id = w.request AND j.claim_id IS NOT NULL) AS again
+    FROM jobs_job j WHERE j.node_id = w.node AND j.finished_at IS NULL
+  ) AS open
+  CROSS JOIN LATERAL (
+    SELECT c.ctid FROM jobs_job c
+    WHERE c.ctid = open.free[1] AND c.status = 'QUEUED' AND NOT c.held AND c.expires_at > now()
       AND (c.claim_id IS NULL OR c.lease_expires_at < now())
-    ORDER BY c.created_at, c.id LIMIT 1 FOR UPDATE SKIP LOCKED
-  ) q
-  WHERE NOT EXISTS (SELECT FROM jobs_stop)
-    AND NOT EXISTS (SELECT FROM again WHERE again.node = w.node AND again.request = w.request)
-    AND n.concurrency > (SELECT count(*) FROM jobs_job r WHERE r.node_id = w.node AND r.status = 'RUNNING')
-                      + (SELECT count(*) FROM jobs_job h WHERE h.node_id = w.node AND h.status = 'QUEUED'
-                          AND h.claim_id IS NOT NULL AND h.lease_expires_at >= now())
-), claimed AS (
-  UPDATE jobs_job AS j SET claim_id = gen_random_uuid(), request_id = pick.request, claimed_at = now(),
-    lease_expires_at = now() + interval '{CLAIM_LEASE_SECONDS} seconds'
-  FROM pick WHERE j.id = pick.id
-  RETURNING j.node_id, j.request_id, j.id, j.claim_id, j.payload, j.signature, j.key_id
+    FOR UPDATE SKIP LOCKED
+  ) AS mine
+  WHERE open.taken < n.concurrency AND open.again = 0 AND NOT EXISTS (SELECT FROM jobs_stop)
 )
-SELECT * FROM again UNION ALL SELECT * FROM claimed
+UPDATE jobs_job AS j SET claim_id = gen_random_uuid(), request_id = pick.request, claimed_at = now(),
+  lease_expires_at = now() + interval '{CLAIM_LEASE_SECONDS} seconds'
+FROM pick WHERE j.ctid = pick.ctid
+RETURNING j.node_id, j.request_id, j.id, j.claim_id, j.payload, j.signature, j.key_id
+"""
+# For polls that got none: what their requests hold already.
+AGAIN = """
+SELECT j.node_id, j.request_id, j.id, j.claim_id, j.payload, j.signature, j.key_id
+FROM unnest($1::uuid[], $2::uuid[]) AS w(node, request) JOIN jobs_job j ON j.node_id = w.node AND j.finished_at IS NULL
+WHERE j.request_id = w.request AND j.claim_id IS NOT NULL
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(msgspec.Struct, frozen=True):
     job_id: uuid.UUID
     claim_id: uuid.UUID
     payload: bytes
@@ -56,17 +54,21 @@ class Claim:
     key_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """A node's poll that wants a job. `is_wanted` says at the last moment whether its client is still there."""
 
     node_pk: uuid.UUID
     request_id: uuid.UUID
     is_wanted: Callable[[], bool]
 
+    @property
+    def key(self) -> bytes:
+        """As `of_row` names who asked."""
+        return self.node_pk.bytes + self.request_id.bytes
+
 
 def of_row(row: list[Any]) -> tuple[bytes, Claim]:
-    """Of a row of `CLAIM` in binary: who asked, as node and request, and the claim."""
+    """Of a row of `CLAIM` or `AGAIN` in binary: who asked, as node and request, and the claim."""
     return row[0] + row[1], Claim(
         uuid.UUID(bytes=row[2]), uuid.UUID(bytes=row[3]), row[4], row[5].decode(), row[6].decode()
     )

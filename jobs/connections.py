@@ -77,11 +77,13 @@ class Connection:
             yield self._pipeline
 
     async def close(self) -> None:
-        conn, self._conn, self._pipeline = self._conn, None, None
+        conn, pipeline, self._conn, self._pipeline = self._conn, self._pipeline, None, None
+        if pipeline is not None:
+            pipeline.detach()
         if conn is not None:
             await conn.close()
 
 
 def uuid_array(ids: Iterable[uuid.UUID]) -> bytes:
     """As a parameter of a prepared statement."""
-    return ("{" + ",".join(map(str, ids)) + "}").encode()
+    return ("{" + ",".join([one.hex for one in ids]) + "}").encode()

@@ -31,7 +31,7 @@ class Gauges:
 def expire_queued() -> int:
     """FAILED(expired) for what no agent came for in time."""
     with transaction.atomic():
-        due = Job.objects.light().filter(status=Status.QUEUED, expires_at__lte=Now())
+        due = Job.objects.light().in_status(Status.QUEUED).filter(expires_at__lte=Now())
         jobs = list(due.select_related("node").select_for_update(of=("self",), skip_locked=True)[:BATCH])
         for job in jobs:
             reports.expire(job)
@@ -41,7 +41,7 @@ def expire_queued() -> int:
 def note_lost_contact() -> int:
     """A running job whose lease ran out shows it; its state does not change."""
     with transaction.atomic():
-        silent = Job.objects.light().filter(status=Status.RUNNING, lease_expires_at__lte=Now(), contact_lost_at=None)
+        silent = Job.objects.light().in_status(Status.RUNNING).filter(lease_expires_at__lte=Now(), contact_lost_at=None)
         jobs = list(silent.select_for_update(of=("self",), skip_locked=True)[:BATCH])
         Job.objects.filter(pk__in=[job.pk for job in jobs]).update(contact_lost_at=Now())
         for job in jobs:
@@ -52,7 +52,7 @@ def note_lost_contact() -> int:
 def give_up_lost() -> int:
     """FAILED(lost), outcome unknown, for what is past its deadline without contact."""
     with transaction.atomic():
-        due = Job.objects.light().filter(status=Status.RUNNING, deadline_at__lte=Now(), lease_expires_at__lte=Now())
+        due = Job.objects.light().in_status(Status.RUNNING).filter(deadline_at__lte=Now(), lease_expires_at__lte=Now())
         jobs = list(due.select_related("node").select_for_update(of=("self",), skip_locked=True)[:BATCH])
         for job in jobs:
             guard = Q(deadline_at__lte=Now(), lease_expires_at__lte=Now())
@@ -82,7 +82,7 @@ def gauges() -> Gauges:
                                            AND lease_expires_at < now() - interval '1 minute')),
                    COALESCE(extract(epoch FROM now() - min(created_at) FILTER (WHERE status = 'QUEUED')), 0),
                    count(*) FILTER (WHERE status = 'RUNNING' AND contact_lost_at IS NOT NULL)
-            FROM jobs_job WHERE status = 'QUEUED' OR status = 'RUNNING'  -- an index for each, none for a list
+            FROM jobs_job WHERE finished_at IS NULL
             """
         )
         past, oldest, lost = cursor.fetchone()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from typing import ClassVar
+from functools import reduce
+from operator import or_
+from typing import ClassVar, Final
 
 from django.db import models
 from django.db.models import Q
@@ -23,7 +25,23 @@ class JobQuerySet(models.QuerySet["Job"]):
         return self.order_by("-created_at", "-id")
 
     def unfinished(self) -> JobQuerySet:
-        return self.filter(status__in=[Status.QUEUED, Status.RUNNING])
+        return self.filter(finished_at=None)
+
+    def in_status(self, *statuses: str) -> JobQuerySet:
+        """Found by what holds for the statuses, because no index knows a status."""
+        found = self.filter(status__in=statuses)
+        if statuses and all(status in _HELD_BY for status in statuses):
+            found = found.filter(reduce(or_, {repr(_HELD_BY[s]): _HELD_BY[s] for s in statuses}.values()))
+        return found
+
+
+# What every job in a status fulfils, as the guarding trigger sees to it, and few others do. There is an index for each.
+_HELD_BY: Final[dict[str, Q]] = {
+    Status.QUEUED: Q(finished_at=None),
+    Status.RUNNING: Q(finished_at=None),
+    Status.FAILED: ~Q(reason=""),
+    Status.CANCELLED: Q(cancel_requested_at__isnull=False),
+}
 
 
 class Batch(models.Model):
@@ -59,6 +77,10 @@ class Job(models.Model):
 
     `claim_id` names the agent's hold on it: QUEUED with a claim is handed out but not started. `script`
     and `payload` are exact bytes. Times are the database's.
+
+    The row moves often, so no index knows what a claim or a start writes: PostgreSQL then puts the new version beside the
+    old one and touches no index. What a status goes with is the guarding trigger's, not a CHECK's: that would be read again
+    for each statement.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -70,7 +92,7 @@ class Job(models.Model):
         "self", null=True, blank=True, on_delete=models.SET_NULL, related_name="retries", db_index=False
     )
     # Of a batch in waves. Held: its wave has not come, so no agent is handed it.
-    wave = models.PositiveIntegerField(default=0, db_default=0)
+    wave = models.IntegerField(default=0, db_default=0)
     held = models.BooleanField(default=False, db_default=False)
     created_by = models.CharField(max_length=254)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
@@ -88,7 +110,7 @@ class Job(models.Model):
     payload = models.BinaryField()
     signature = models.CharField(max_length=100)
     key_id = models.CharField(max_length=16)
-    timeout_seconds = models.PositiveIntegerField()
+    timeout_seconds = models.IntegerField()
 
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.QUEUED)
     reason = models.CharField(max_length=20, choices=Reason.choices, blank=True, default="")
@@ -116,26 +138,18 @@ class Job(models.Model):
     class Meta:
         indexes: ClassVar = [
             # An empty poll stays as fast with a million finished jobs as with none.
-            models.Index(fields=["node", "created_at", "id"], name="jobs_queued", condition=Q(status=Status.QUEUED)),
-            models.Index(fields=["node"], name="jobs_running", condition=Q(status=Status.RUNNING)),
+            models.Index(fields=["node", "created_at", "id"], name="jobs_open", condition=Q(finished_at=None)),
             models.Index(fields=["node", "-created_at"], name="jobs_of_node"),
             models.Index(fields=["-created_at", "-id"], name="jobs_newest"),
-            # Every move of a job writes into each of its indexes, so the others hold what is rare.
             models.Index(fields=["preset", "-created_at"], name="jobs_of_preset"),
+            models.Index(fields=["-created_at", "-id"], name="jobs_failed", condition=~Q(reason="")),
             models.Index(
-                fields=["status", "-created_at"],
-                name="jobs_ended_badly",
-                condition=Q(status__in=[Status.FAILED, Status.CANCELLED]),
+                fields=["-created_at", "-id"],
+                name="jobs_cancelled",
+                condition=Q(cancel_requested_at__isnull=False),
             ),
             models.Index(fields=["batch"], name="jobs_of_batch", condition=Q(batch__isnull=False)),
             models.Index(fields=["retry_of"], name="jobs_retries", condition=Q(retry_of__isnull=False)),
-        ]
-        constraints: ClassVar = [
-            # What else a status goes with is the guarding trigger's: a CHECK with long lists is read again for each statement.
-            models.CheckConstraint(
-                condition=~Q(status=Status.RUNNING) | Q(claim_id__isnull=False, started_at__isnull=False),
-                name="jobs_running_has_a_claim",
-            ),
         ]
 
     def __str__(self) -> str:

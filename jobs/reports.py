@@ -46,6 +46,7 @@ from jobs.states import (
 
 # A lease is written again only when a sixth of it is gone: output comes more often than that.
 LEASE_STEP = timedelta(seconds=10)
+_as_json = json.JSONEncoder(sort_keys=True, default=str).encode  # made once: `dumps` with arguments makes one each time
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class Result:
         plain = {
             name: getattr(self, name) for name in self.__slots__
         }  # `asdict` copies what it finds, in ten times the time
-        return json.dumps(plain, sort_keys=True, default=str)
+        return _as_json(plain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ def _has_room(job: Job) -> bool:
     with connection.cursor() as cursor:  # nothing is handed out meanwhile
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [CLAIMS_LOCK])
     is_held = Q(status=Status.RUNNING) | Q(status=Status.QUEUED, claim_id__isnull=False, lease_expires_at__gt=Now())
-    return Job.objects.filter(is_held, node=job.node).exclude(pk=job.pk).count() < job.node.concurrency
+    return Job.objects.unfinished().filter(is_held, node=job.node).exclude(pk=job.pk).count() < job.node.concurrency
 
 
 def expire(job: Job) -> None:

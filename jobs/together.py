@@ -30,7 +30,13 @@ from jobs.usual import Report
 MAX_BATCH = 256
 MAX_QUEUED = 4096
 WAIT_SECONDS = 5.0
-_STATEMENTS = {"start": usual.START, "complete": usual.COMPLETE, "lock": claims.LOCK, "claim": claims.CLAIM}
+_STATEMENTS = {
+    "start": usual.START,
+    "complete": usual.COMPLETE,
+    "lock": claims.LOCK,
+    "claim": claims.CLAIM,
+    "again": claims.AGAIN,
+}
 
 log = structlog.get_logger(__name__)
 
@@ -159,14 +165,14 @@ class Together:
             if waiting.answer.done():
                 continue
             if isinstance(waiting.asked, Wanted):
-                waiting.answer.set_result(claimed.get(waiting.asked.node_pk.bytes + waiting.asked.request_id.bytes))
+                waiting.answer.set_result(claimed.get(waiting.asked.key))
             else:
                 waiting.answer.set_result(waiting.asked.job_id.bytes in moved)
         self._teller.tell(report for report in told if report.job_id.bytes in moved)
 
 
 async def write(statements: Pipeline, told: list[Report], polls: list[Wanted]) -> tuple[set[bytes], dict[bytes, Claim]]:
-    """The ids of the jobs that moved, and the claims by node and request, all as bytes. All of it commits, or none.
+    """The ids of the jobs that moved, and the claims by node and request, all as bytes. What is written commits together.
 
     Reports come first: a job that ends makes room for the next one. The lock is a statement of its own, because the claim
     must see what other processes committed before the lock was ours.
@@ -174,11 +180,20 @@ async def write(statements: Pipeline, told: list[Report], polls: list[Wanted]) -
     calls = usual.calls(told)
     reports_end = len(calls)
     if polls:
-        nodes, requests = uuid_array(one.node_pk for one in polls), uuid_array(one.request_id for one in polls)
-        calls += [("lock", ()), ("claim", (nodes, requests))]
+        calls += [("lock", ()), ("claim", _who(polls))]
     rows = await statements.run(calls, _crash_if_claimed if polls and is_test() else None)
     moved = {row[0] or b"" for found in rows[:reports_end] for row in found}
-    return moved, dict(map(claims.of_row, rows[-1])) if polls else {}
+    if not polls:
+        return moved, {}
+    claimed = dict(map(claims.of_row, rows[-1]))
+    if without := [poll for poll in polls if poll.key not in claimed]:
+        [held] = await statements.run([("again", _who(without))])
+        claimed.update(map(claims.of_row, held))
+    return moved, claimed
+
+
+def _who(polls: list[Wanted]) -> tuple[bytes, bytes]:
+    return uuid_array([poll.node_pk for poll in polls]), uuid_array([poll.request_id for poll in polls])
 
 
 def _crash_if_claimed(rows: list[list[Row]]) -> None:

@@ -73,7 +73,7 @@ class Runs:
 
     def _waiting(self) -> list[uuid.UUID]:
         """Our nodes that have something to run and run nothing here, in the order of their jobs."""
-        jobs = Job.objects.filter(status__in=(Status.QUEUED, Status.RUNNING), held=False, node_id__in=self._hosts)
+        jobs = Job.objects.unfinished().filter(held=False, node_id__in=self._hosts)
         jobs = jobs.exclude(node_id__in=list(self._tasks)).order_by("created_at")
         return list(dict.fromkeys(jobs.values_list("node_id", flat=True)[:LOOK_AT]))
 
@@ -114,7 +114,7 @@ class Runs:
 
 
 def _left_running(node_pk: uuid.UUID) -> Job | None:
-    return Job.objects.filter(node_id=node_pk, status=Status.RUNNING).select_related("node").first()
+    return Job.objects.in_status(Status.RUNNING).filter(node_id=node_pk).select_related("node").first()
 
 
 @dataclass

@@ -29,15 +29,25 @@ class _Exchange:
     async def _exchange(self) -> list[pq.abc.PGresult]:
         loop, socket = asyncio.get_running_loop(), self._pg.socket
         self._answer, self._results = loop.create_future(), []
-        loop.add_reader(socket, self._read)
+        self._attach(loop, socket)
         try:
             if self._pg.flush():
                 loop.add_writer(socket, self._write)
+                try:
+                    return await self._answer
+                finally:
+                    loop.remove_writer(socket)
             return await self._answer
         finally:
-            loop.remove_reader(socket)
-            loop.remove_writer(socket)
             self._answer = None
+            self._rest(loop, socket)
+
+    def _attach(self, loop: asyncio.AbstractEventLoop, socket: int) -> None:
+        loop.add_reader(socket, self._read)
+
+    def _rest(self, loop: asyncio.AbstractEventLoop, socket: int) -> None:
+        """The exchange is over."""
+        loop.remove_reader(socket)
 
     def _write(self) -> None:
         try:
@@ -47,6 +57,9 @@ class _Exchange:
             self._fail(error)
 
     def _read(self) -> None:
+        if self._answer is None:
+            self._wake_idle()
+            return
         try:
             self._pg.consume_input()
             while not self._pg.is_busy():
@@ -55,6 +68,9 @@ class _Exchange:
                     return
         except psycopg.Error as error:
             self._fail(error)
+
+    def _wake_idle(self) -> None:
+        """Something came that no exchange waits for: a notice, or the end of the connection."""
 
     def _take(self, result: pq.abc.PGresult | None) -> bool:
         """Whether this was the last one."""
@@ -102,7 +118,8 @@ class Prepared(_Exchange):
 class Pipeline(_Exchange):
     """Several statements that go out together and are one transaction: no BEGIN, no COMMIT, one round trip.
 
-    The connection stays in libpq's pipeline mode, so nothing else can use it any more. Rows come in binary.
+    The connection stays in libpq's pipeline mode, so nothing else can use it any more. Rows come in binary. Its socket is
+    listened to all the time, which saves two system calls an exchange: `detach()` before the connection is closed.
     """
 
     def __init__(self, conn: psycopg.AsyncConnection[tuple[object, ...]], statements: Mapping[str, str]) -> None:
@@ -111,6 +128,7 @@ class Pipeline(_Exchange):
         self._statements = statements
         self._is_prepared = False
         self._awaited = 0  # so many results are waited for; 0: all, and the COMMIT
+        self._listening: tuple[asyncio.AbstractEventLoop, int] | None = None
         self._pg.enter_pipeline_mode()
 
     async def run(
@@ -132,6 +150,26 @@ class Pipeline(_Exchange):
         results += _check(await self._exchange())
         self._is_prepared = True
         return [_rows(result) for result in results[expected - len(calls) : expected]]
+
+    def detach(self) -> None:
+        """Listen no more."""
+        if self._listening is not None:
+            loop, socket = self._listening
+            self._listening = None
+            if not loop.is_closed():
+                loop.remove_reader(socket)
+
+    def _attach(self, loop: asyncio.AbstractEventLoop, socket: int) -> None:
+        if self._listening is None:
+            self._listening = loop, socket
+            loop.add_reader(socket, self._read)
+
+    def _rest(self, loop: asyncio.AbstractEventLoop, socket: int) -> None:
+        pass
+
+    def _wake_idle(self) -> None:
+        # Whatever it is, the next exchange reads it; a socket that stays readable must not wake the loop for ever.
+        self.detach()
 
     def _send(self, calls: Sequence[Call]) -> int:
         """How many results there will be."""
