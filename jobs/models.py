@@ -31,7 +31,7 @@ class JobQuerySet(models.QuerySet["Job"]):
         """Found by what holds for the statuses, because no index knows a status."""
         found = self.filter(status__in=statuses)
         if statuses and all(status in _HELD_BY for status in statuses):
-            found = found.filter(reduce(or_, {repr(_HELD_BY[s]): _HELD_BY[s] for s in statuses}.values()))
+            found = found.filter(reduce(or_, [_HELD_BY[status] for status in statuses]))
         return found
 
 

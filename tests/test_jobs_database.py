@@ -77,7 +77,10 @@ def test_what_was_signed_stays(web_1: Any, change: str) -> None:
         "status = 'LIMBO'",
         "status = 'FAILED', finished_at = now()",
         "status = 'CANCELLED'",
+        "status = 'CANCELLED', finished_at = now()",
         "status = 'RUNNING'",
+        "status = 'RUNNING', claim_id = gen_random_uuid()",
+        "status = 'RUNNING', started_at = now()",
         "reason = 'exit'",
         "finished_at = now()",
     ],
@@ -88,6 +91,60 @@ def test_half_a_change_is_refused(web_1: Any, change: str) -> None:
         run(f"UPDATE jobs_job SET {change} WHERE id = %s", job.pk)
 
 
+@pytest.mark.django_db
+@pytest.mark.parametrize("change", ["claim_id = NULL", "started_at = NULL"])
+def test_what_runs_keeps_its_claim_and_its_start(web_1: Any, change: str) -> None:
+    job = in_state(factories.make_job(web_1), "RUNNING")
+    with pytest.raises(IntegrityError), transaction.atomic():
+        run(f"UPDATE jobs_job SET {change} WHERE id = %s", job.pk)
+
+
+@pytest.mark.django_db
+def test_a_claim_and_a_start_touch_no_index() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT DISTINCT a.attname FROM pg_index i JOIN pg_depend d ON d.objid = i.indexrelid
+            JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+            WHERE i.indrelid = 'jobs_job'::regclass AND d.refobjid = i.indrelid AND d.refobjsubid > 0
+            """
+        )
+        indexed = {name for (name,) in cursor.fetchall()}
+    assert {"node_id", "created_at", "finished_at", "reason", "cancel_requested_at"} <= indexed
+    claim = {"claim_id", "request_id", "claimed_at", "lease_expires_at"}
+    start = {"status", "started_at", "lease_expires_at", "deadline_at"}
+    assert indexed.isdisjoint(claim | start | {"phase", "contact_lost_at"})
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("statuses", "order", "index"),
+    [
+        (["QUEUED"], ["node_id", "created_at", "id"], "jobs_open"),
+        (["RUNNING", "QUEUED"], ["node_id", "created_at", "id"], "jobs_open"),
+        (["FAILED"], ["-created_at", "-id"], "jobs_failed"),
+        (["CANCELLED"], ["-created_at", "-id"], "jobs_cancelled"),
+    ],
+)
+def test_a_status_is_looked_up_in_an_index(web_1: Any, statuses: list[str], order: list[str], index: str) -> None:
+    jobs = {status: in_state(factories.make_job(web_1), status).pk for status in ARROWS}
+    found = Job.objects.in_status(*statuses)
+    assert set(found.values_list("pk", flat=True)) == {jobs[status] for status in statuses}
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off")
+        sql, params = found.order_by(*order).values("pk").query.sql_with_params()
+        cursor.execute(f"EXPLAIN {sql}", params)
+        assert index in "\n".join(line for (line,) in cursor.fetchall())
+
+
+@pytest.mark.django_db
+def test_mixed_statuses_are_all_found(web_1: Any) -> None:
+    jobs = {status: in_state(factories.make_job(web_1), status).pk for status in ARROWS}
+    for wanted in itertools.chain.from_iterable(itertools.combinations(ARROWS, size) for size in range(1, 6)):
+        found = Job.objects.in_status(*wanted).values_list("pk", flat=True)
+        assert set(found) == {jobs[status] for status in wanted}
+
+
 def run(statement: str, job_pk: uuid.UUID) -> None:
     with connection.cursor() as cursor:
         cursor.execute(statement, [job_pk])
@@ -96,7 +153,8 @@ def run(statement: str, job_pk: uuid.UUID) -> None:
 def columns(status: str) -> str:
     reason = "exit" if status == "FAILED" else ""
     finished = "now()" if status in TERMINAL else "NULL"
-    return f"reason = '{reason}', finished_at = {finished}, claim_id = gen_random_uuid(), started_at = now()"
+    asked = ", cancel_requested_at = now()" if status == "CANCELLED" else ""
+    return f"reason = '{reason}', finished_at = {finished}, claim_id = gen_random_uuid(), started_at = now(){asked}"
 
 
 def in_state(job: Job, status: str) -> Job:

@@ -167,6 +167,10 @@ class Pipeline(_Exchange):
     def _rest(self, loop: asyncio.AbstractEventLoop, socket: int) -> None:
         pass
 
+    def _fail(self, error: psycopg.Error) -> None:
+        self.detach()  # at once: libpq may have closed the socket, and its number may be another's soon
+        super()._fail(error)
+
     def _wake_idle(self) -> None:
         # Whatever it is, the next exchange reads it; a socket that stays readable must not wake the loop for ever.
         self.detach()

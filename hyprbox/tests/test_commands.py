@@ -140,8 +140,10 @@ def test_prune_deletes_what_is_past_its_time_and_nothing_else(web_1: Node) -> No
     now = timezone.now()
     old, fresh = make_job(web_1), make_job(web_1)
     long_ago = now - timedelta(days=91)
-    Job.objects.filter(pk=old.pk).update(status=Status.CANCELLED, created_at=long_ago, finished_at=long_ago)
-    Job.objects.filter(pk=fresh.pk).update(status=Status.CANCELLED, finished_at=now)
+    Job.objects.filter(pk=old.pk).update(
+        status=Status.CANCELLED, created_at=long_ago, cancel_requested_at=long_ago, finished_at=long_ago
+    )
+    Job.objects.filter(pk=fresh.pk).update(status=Status.CANCELLED, cancel_requested_at=now, finished_at=now)
     for job in (old, fresh):
         OutputChunk.objects.create(job=job, stream="stdout", offset=0, data=b"output")
     for at in (now - timedelta(days=367), now):
