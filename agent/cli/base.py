@@ -75,7 +75,20 @@ class Leaf(click.Command):
         self.params.extend(global_options(hide=True))
 
 
-class Family(click.Group):
+class NoCommand(click.UsageError):
+    """Nothing but the name of a family was given. Click's versions differ in what becomes of that."""
+
+
+class Group(click.Group):
+    """Commands below one name."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args and not ctx.resilient_parsing:
+            raise NoCommand("Missing command.", ctx)
+        return super().parse_args(ctx, args)
+
+
+class Family(Group):
     """Commands about one sort of thing."""
 
     command_class = Leaf

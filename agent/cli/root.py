@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from agent import __version__
-from agent.cli.base import Settings, clean, global_options
+from agent.cli.base import Group, NoCommand, Settings, clean, global_options
 from agent.cli.exits import INTERRUPTED, READER_GONE, REFUSED, USAGE, Trouble
 
 # name -> (module, what it does in a few words): `--help` and completion need no more than this.
@@ -30,11 +30,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 }
 
 
-# A family without a command, from click 8.2 on: its help is the message.
-_NO_ARGS: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
-
-
-class Root(click.Group):
+class Root(Group):
     """Loads the module of a command when that command is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -79,12 +75,12 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
     except Trouble as error:
         return _complain(error, as_json)
-    except _NO_ARGS as error:
-        error.show()
-        return USAGE
     except click.Abort:
         return _complain(Trouble("Nothing was done.", code="aborted", exit_code=INTERRUPTED), as_json)
     except click.ClickException as error:
+        if isinstance(error, NoCommand) and error.ctx and not as_json:
+            print(error.ctx.get_help(), file=sys.stderr)
+            return USAGE
         return _complain(Trouble(_with_hint(error), code="usage", exit_code=USAGE), as_json)
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -103,6 +103,15 @@ def test_an_error_of_the_api_becomes_an_exit_code(run, status, code):
     assert (done.code, done.error["code"]) == (code, "some_code")
 
 
+@pytest.mark.parametrize("family", [[], ["nodes"]])
+def test_a_family_without_a_command_is_wrong_usage_that_shows_what_there_is(run, family):
+    done = run(*family)
+    assert (done.code, done.out) == (2, b"")
+    assert done.err.startswith(" ".join(["Usage: hyprbox", *family])) and "Commands:" in done.err
+    done = run("--json", *family)
+    assert (done.code, done.out, done.error["code"]) == (2, b"", "usage")
+
+
 def test_bad_variables_are_all_named(run):
     def refuse(method: str, path: str) -> None:
         if method == "POST":
