@@ -233,6 +233,7 @@ def test_none_of_them_can_be_made_slow() -> None:
     assert [line for use in found for line in slow(use)] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pattern", "method"),
     [(r"(a+)+$", "match"), (r"\{\{(\w+)[^{}\n]*\}\}", "search"), (r"(\d+\.?)*x", "search"), (r" +$", "search")],

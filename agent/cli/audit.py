@@ -35,11 +35,11 @@ def _filters(function: Any) -> Any:
     return function
 
 
-@audit.command("list")
+@audit.command("list", short_help="What was done, the newest first.")
 @_filters
 @limits
 def list_events(limit: int | None, everything: bool, **filters: Any) -> None:
-    """What was done, the newest first."""
+    """What was done, the newest first: for admins all of it, for operators what they did themselves."""
     query = without_empty(**filters)
     found = Api(current()).pages("/api/audit", query, limit=chosen_limit(limit, everything))
     if current().as_json:
@@ -68,7 +68,10 @@ def _detail(detail: dict[str, Any]) -> str:
 @click.option("--format", "form", type=click.Choice(["csv", "jsonl"]), help="Lines of JSON without it.")
 @click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="Into this file, not to stdout.")
 def export(form: str | None, output: Path | None, **filters: Any) -> None:
-    """All that matches, newest first, for a file or another program. With --json on stdout: one array."""
+    """All that matches, newest first, for a file or another program: for operators what they did themselves.
+
+    With --json on stdout: one array.
+    """
     as_array = current().as_json and output is None
     if as_array and form == "csv":
         raise UsageTrouble("Choose one of --json and --format csv.")
