@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from django.contrib import messages
@@ -102,33 +104,31 @@ def change(request: HttpRequest, user_id: uuid.UUID) -> HttpResponse:
 
 @require_POST
 def enable(request: HttpRequest, user_id: uuid.UUID) -> HttpResponse:
-    pages.actor_of(request)
-    user = people.change_user(by=actor_of(request), user_id=user_id, is_active=True)
-    messages.success(request, f"{user.email} may sign in again.")
-    return redirect("person", user.pk)
+    return _act(request, user_id, partial(people.change_user, is_active=True), "may sign in again.")
 
 
 @require_POST
 def disable(request: HttpRequest, user_id: uuid.UUID) -> HttpResponse:
-    pages.actor_of(request)
-    user = people.change_user(by=actor_of(request), user_id=user_id, is_active=False)
-    messages.success(request, f"{user.email} is disabled and signed out everywhere.")
-    return redirect("person", user.pk)
+    told = "is disabled and signed out everywhere."
+    return _act(request, user_id, partial(people.change_user, is_active=False), told)
 
 
 @require_POST
 def sign_out(request: HttpRequest, user_id: uuid.UUID) -> HttpResponse:
-    pages.actor_of(request)
-    user: User = logins.end_all_of(by=actor_of(request), user_id=user_id)
-    messages.success(request, f"{user.email} is signed out everywhere.")
-    return redirect("person", user.pk)
+    return _act(request, user_id, logins.end_all_of, "is signed out everywhere.")
 
 
 @require_POST
 def reset_factor(request: HttpRequest, user_id: uuid.UUID) -> HttpResponse:
+    told = "has no second factor any more, and is signed out everywhere."
+    return _act(request, user_id, factors.reset, told)
+
+
+def _act(request: HttpRequest, user_id: uuid.UUID, verb: Callable[..., User], told: str) -> HttpResponse:
+    """Do it to this person, say what came of it and show them again."""
     pages.actor_of(request)
-    user = factors.reset(by=actor_of(request), user_id=user_id)
-    messages.success(request, f"{user.email} has no second factor any more, and is signed out everywhere.")
+    user = verb(by=actor_of(request), user_id=user_id)
+    messages.success(request, f"{user.email} {told}")
     return redirect("person", user.pk)
 
 

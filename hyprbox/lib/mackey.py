@@ -7,17 +7,16 @@ go on to work, because nobody can hash them anew.
 
 from __future__ import annotations
 
-import os
 import secrets
-import stat
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from django.conf import settings
 
-KEY_BYTES = 32
+from hyprbox.lib import keyfile
+from hyprbox.lib.keyfile import KEY_BYTES
+
 _RETIRED = "codes"
 
 
@@ -33,52 +32,31 @@ class Keys:
     codes: tuple[bytes, ...] = ()
 
 
+_KIND = keyfile.Kind("key of the row seals", "mac_key", MacKeyUnusable)
+
+
 def create_key(path: Path) -> bool:
     """Write a new key to `path` with mode 0400, or leave the one that is there. Whether it is new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
-    except FileExistsError:
-        return False
-    with os.fdopen(handle, "w") as file:
-        file.write(secrets.token_hex(KEY_BYTES) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    return True
+    return keyfile.create(path, secrets.token_bytes(KEY_BYTES))
 
 
 def add_key(path: Path) -> None:
     """Put a new key first; the ones that were there still check seals."""
     known = keys()
-    write_lines(path, _lines(Keys((secrets.token_bytes(KEY_BYTES), *known.seals), known.codes)))
+    keyfile.replace(path, _lines(Keys((secrets.token_bytes(KEY_BYTES), *known.seals), known.codes)))
 
 
 def retire_others(path: Path) -> None:
     """No seal of any key but the first one fits from now on."""
     known = keys()
-    write_lines(path, _lines(Keys(known.seals[:1], (*known.seals[1:], *known.codes))))
+    keyfile.replace(path, _lines(Keys(known.seals[:1], (*known.seals[1:], *known.codes))))
 
 
 def forget_retired(path: Path) -> int:
     """Recovery codes from before the last rotation work no more. Returns how many keys went."""
     known = keys()
-    write_lines(path, _lines(Keys(known.seals)))
+    keyfile.replace(path, _lines(Keys(known.seals)))
     return len(known.codes)
-
-
-def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """All or nothing, with mode 0400."""
-    draft = path.with_name(f"{path.name}.new")
-    draft.unlink(missing_ok=True)
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
-    with os.fdopen(handle, "w") as file:
-        file.write("".join(f"{line}\n" for line in lines))
-        file.flush()
-        os.fsync(file.fileno())
-    owner = path.stat()
-    if os.geteuid() == 0:  # whoever could read it goes on to
-        os.chown(draft, owner.st_uid, owner.st_gid)
-    draft.replace(path)
 
 
 def _lines(known: Keys) -> list[str]:
@@ -86,11 +64,11 @@ def _lines(known: Keys) -> list[str]:
 
 
 @lru_cache(maxsize=4)
-def _load(path: str, _mtime: int, _inode: int) -> Keys:
+def _load(path: Path, _mtime: int, _inode: int) -> Keys:
     seals: list[bytes] = []
     codes: list[bytes] = []
     try:
-        for line in Path(path).read_text().splitlines():
+        for line in path.read_text().splitlines():
             *kind, text = line.split() or [""]
             if text and kind in ([], [_RETIRED]):
                 (codes if kind else seals).append(bytes.fromhex(text))
@@ -108,18 +86,8 @@ def keys() -> Keys:
     path = Path(settings.HYPRBOX_MAC_KEY_FILE)
     if settings.DEBUG and not path.exists():
         create_key(path)
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        raise MacKeyUnusable(
-            f"There is no key of the row seals at {path}: put yours there, or make the first one with "
-            "“manage.py mac_key create”."
-        ) from None
-    except OSError as error:
-        raise MacKeyUnusable(f"The key of the row seals {path} cannot be read: {error.strerror}.") from error
-    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise MacKeyUnusable(f"{path} can be read by other users: make it mode 0400.")
-    return _load(str(path), status.st_mtime_ns, status.st_ino)
+    status = _KIND.look(path)
+    return _load(path, status.st_mtime_ns, status.st_ino)
 
 
 def key() -> bytes:

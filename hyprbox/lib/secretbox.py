@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import stat
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,9 +15,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from django.conf import settings
 
-from hyprbox.lib import mackey
+from hyprbox.lib import keyfile
+from hyprbox.lib.keyfile import KEY_BYTES
 
-KEY_BYTES = 32
 NONCE_BYTES = 12
 
 
@@ -26,9 +25,12 @@ class SecretsKeyUnusable(Exception):
     """The key of the stored secrets cannot be used."""
 
 
+_KIND = keyfile.Kind("key of the stored secrets", "secrets_key", SecretsKeyUnusable)
+
+
 def create_key(path: Path) -> bool:
     """Write a first key to `path` with mode 0400, or leave what is there. Whether it is new."""
-    return mackey.create_key(path)
+    return keyfile.create(path, secrets.token_bytes(KEY_BYTES))
 
 
 def add_key(path: Path) -> str:
@@ -53,18 +55,8 @@ def keys() -> dict[str, bytes]:
     path = Path(settings.HYPRBOX_SECRETS_KEY_FILE)
     if settings.DEBUG and not path.exists():
         create_key(path)
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        raise SecretsKeyUnusable(
-            f"There is no key of the stored secrets at {path}: put yours there, or make the first one with "
-            "“manage.py secrets_key create”."
-        ) from None
-    except OSError as error:
-        raise SecretsKeyUnusable(f"The key of the stored secrets {path} cannot be read: {error.strerror}.") from error
-    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise SecretsKeyUnusable(f"{path} can be read by other users: make it mode 0400.")
-    return _load(str(path), status.st_mtime_ns, status.st_ino)
+    status = _KIND.look(path)
+    return _load(path, status.st_mtime_ns, status.st_ino)
 
 
 def encrypt(secret: bytes, *, place: str) -> tuple[str, bytes]:
@@ -86,9 +78,9 @@ def decrypt(name: str, box: bytes, *, place: str) -> bytes:
 
 
 @lru_cache(maxsize=4)
-def _load(path: str, _mtime: int, _inode: int) -> dict[str, bytes]:
+def _load(path: Path, _mtime: int, _inode: int) -> dict[str, bytes]:
     try:
-        found = [bytes.fromhex(line) for line in Path(path).read_text().split()]
+        found = [bytes.fromhex(line) for line in path.read_text().split()]
     except ValueError:
         found = []
     if not found or any(len(key) != KEY_BYTES for key in found):
@@ -97,4 +89,4 @@ def _load(path: str, _mtime: int, _inode: int) -> dict[str, bytes]:
 
 
 def _write(path: Path, kept: list[bytes]) -> None:
-    mackey.write_lines(path, (key.hex() for key in kept))
+    keyfile.replace(path, (key.hex() for key in kept))

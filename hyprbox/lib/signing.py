@@ -9,8 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
-import stat
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +16,8 @@ from typing import Any
 
 from django.conf import settings
 from nacl.signing import SigningKey
+
+from hyprbox.lib import keyfile
 
 JOB_CONTEXT = b"hyprbox-job-v1\0"
 KEYS_CONTEXT = b"hyprbox-keys-v1\0"
@@ -51,42 +51,27 @@ def decoded(signature: str) -> bytes:
     return base64.b64decode(signature, validate=True)
 
 
+_KIND = keyfile.Kind("signing key", "signing_key", SigningKeyUnusable)
+
+
 def create_key(path: Path) -> bool:
     """Write a new private key to `path` with mode 0400, or leave the one that is there. Whether it is new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
-    except FileExistsError:
-        return False
-    with os.fdopen(handle, "w") as file:
-        file.write(bytes(SigningKey.generate()).hex() + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    return True
+    return keyfile.create(path, bytes(SigningKey.generate()))
 
 
 @lru_cache(maxsize=4)
-def _load(path: str, _mtime: int) -> Signer:
+def _load(path: Path, _mtime: int, _inode: int) -> Signer:
     try:
-        return Signer(SigningKey(bytes.fromhex(Path(path).read_text().strip())))
+        return Signer(SigningKey(bytes.fromhex(path.read_text().strip())))
     except ValueError as error:
         raise SigningKeyUnusable(f"{path} does not hold a signing key (32 bytes in hex).") from error
 
 
 def signer() -> Signer:
     """The key in force. Raises `SigningKeyUnusable` when it is missing, damaged or readable by others."""
-    path = str(settings.HYPRBOX_SIGNING_KEY_FILE)
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        raise SigningKeyUnusable(
-            f"There is no signing key at {path}: put yours there, or make the first one with “manage.py signing_key create”."
-        ) from None
-    except OSError as error:
-        raise SigningKeyUnusable(f"The signing key {path} cannot be read: {error.strerror}.") from error
-    if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise SigningKeyUnusable(f"{path} can be read by other users: make it mode 0400.")
-    return _load(path, status.st_mtime_ns)
+    path = Path(settings.HYPRBOX_SIGNING_KEY_FILE)
+    status = _KIND.look(path)
+    return _load(path, status.st_mtime_ns, status.st_ino)
 
 
 def canonical_keys(version: int, keys: list[dict[str, Any]]) -> bytes:
