@@ -263,6 +263,11 @@ class BatchSummary:
         return self.failed > MOST_WITHOUT_STEP_UP
 
     @property
+    def may_need_typing(self) -> bool:
+        """Whether so many can have failed by the time somebody wants to."""
+        return self.failed + self.open > MOST_WITHOUT_STEP_UP
+
+    @property
     def rule(self) -> str:
         """When it stops by itself, while that can still happen."""
         batch = self.batch

@@ -92,6 +92,8 @@ def batch(request: HttpRequest, batch_id: uuid.UUID) -> HttpResponse:
     found = batches.find(by=actor, batch_id=batch_id)
     wanted = {**ordering.wanted_jobs(request.GET), "batch": str(found.pk)}
     context = _listing(request, wanted)
+    if pages.is_fragment(request):
+        return render(request, "jobs/_list.html", context)
     counts = batches.counts(by=actor, batch=found)
     context["stopped"] = stops.current() if counts[Status.QUEUED] else None
     context |= {"batch": found, "shown": summary.of_batch(found, counts, batches.waves(found))}

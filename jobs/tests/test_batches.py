@@ -7,9 +7,12 @@ import uuid
 from typing import Any
 
 import pytest
+from django.test import Client
 from django.utils import timezone
 
+from accounts.models import User
 from audit.models import Event
+from hyprbox.fragments import source
 from hyprbox.lib.errors import Forbidden, InvalidInput
 from jobs import batches, services, stops
 from jobs.batches import Pace, Targets
@@ -237,6 +240,28 @@ def test_more_than_ten_nodes_want_the_name_typed_whoever_asks(api: Any) -> None:
     path = f"/api/jobs/batches/{batch.pk}/retry"
     assert list(operator.post(path, {}).json()["error"]["fields"]) == ["confirm"]
     assert operator.post(path, {"confirm": "time-sync"}).status_code == 201
+
+
+def test_the_page_asks_for_the_name_before_more_than_ten_have_failed(client: Client, otto: User) -> None:
+    """It stays open while jobs fail: its stream changes how far the batch is, and that shows the other form."""
+    client.force_login(otto)
+    batch, _ = queued(12)
+    page = client.get(f"/jobs/batches/{batch.pk}/").content.decode()
+    assert 'data-confirm="system-report"' in page and "data-many-failed" not in page
+    end(batch, 0, failed=11)
+    told = {
+        frame["id"]: frame["html"] for _, frame in source(f"batch-{batch.pk}", by=factories.as_actor(otto)).snapshot()
+    }
+    assert "data-many-failed" in told["batch-state"]
+    assert "data-many-failed" in client.get(f"/jobs/batches/{batch.pk}/").content.decode()
+    answer = client.post(f"/jobs/batches/{batch.pk}/retry/", {"confirm": "system-report"})
+    assert answer["Location"] != f"/jobs/batches/{batch.pk}/" and Batch.objects.count() == 2
+
+
+def test_the_page_of_ten_never_asks_for_the_name(client: Client, otto: User) -> None:
+    client.force_login(otto)
+    batch, _ = queued(10)
+    assert "data-confirm" not in client.get(f"/jobs/batches/{batch.pk}/").content.decode()
 
 
 def test_groups_tags_and_statuses_choose_nodes() -> None:

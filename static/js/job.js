@@ -12,63 +12,91 @@ const FLUSH_MS = 80;
 const box = $('#console');
 const tail = { on: true };
 const streams = { stdout: newStream('out'), stderr: newStream('err') };
+let source = null;
 let queue = [];
 let timer = 0;
+let cursor = box && $('.ln.tail', box);
+let shown = box ? $$('.ln:not(.tail)', box).length : 0;
+let fresh = []; // lines that have no element yet
+let now = '';
 let total = Number(box?.dataset.total ?? 0);
 let errors = Number(box?.dataset.errors ?? 0);
 let phase = box?.dataset.phase ?? '';
 
-function newStream(kind) { return { kind, text: '', element: null, at: '', style: PLAIN, offset: null }; }
+/* Of a line that has not ended only what can be seen of it is kept: its length does not matter to what comes next. */
+function newStream(kind) {
+  return { kind, text: '', hidden: 0, isReturned: false, line: null, style: PLAIN, offset: null };
+}
 
-const clock = () => new Date().toISOString().slice(11, 19);
-
-const visible = (text) => {
-  const shown = text.replace(/\r+$/, '').split('\r').at(-1);
-  if (shown.length <= MAX_LINE_CHARACTERS) return shown;
-  const hidden = (shown.length - MAX_LINE_CHARACTERS).toLocaleString('en');
-  return `${shown.slice(0, MAX_LINE_CHARACTERS)} … and ${hidden} more characters, see the download`;
+/** Adds a piece to the line that has not ended. After a carriage return the line is written anew from its start. */
+const grow = (stream, piece) => {
+  let end = piece.length;
+  while (end && piece[end - 1] === '\r') end -= 1;
+  if (end) {
+    const from = piece.lastIndexOf('\r', end - 1) + 1;
+    if (from || stream.isReturned) { stream.text = ''; stream.hidden = 0; }
+    const until = Math.min(end, from + MAX_LINE_CHARACTERS - stream.text.length);
+    stream.text += piece.slice(from, until);
+    stream.hidden += end - until;
+  }
+  stream.isReturned = end < piece.length || (stream.isReturned && !end);
 };
 
-const lineElement = (kind, at) => {
-  const line = document.createElement('div');
-  line.className = 'ln';
-  line.dataset.k = kind;
-  const [time, mark, text] = ['i', 'b', 'span'].map((tag) => document.createElement(tag));
-  time.textContent = at;
-  mark.textContent = kind;
-  line.append(time, mark, text);
-  box.insertBefore(line, $('.ln.tail', box));
+const newLine = (kind, text = '') => {
+  const line = { kind, at: now, text, style: PLAIN, element: null, isStale: true };
+  fresh.push(line);
+  if (fresh.length === 2 * MAX_LINES) fresh = fresh.slice(-MAX_LINES); // the others would leave the page at once
   total += 1;
   if (kind === 'err') errors += 1;
   return line;
 };
 
-/** Writes a line's text. A whole line moves the style on; an unfinished one is drawn again when more comes. */
-const write = (stream, text, isWhole) => {
-  stream.element ??= lineElement(stream.kind, clock());
-  const [nodes, style] = nodesOf(visible(text), stream.style);
-  stream.element.lastElementChild.replaceChildren(...nodes);
-  if (isWhole) { stream.style = style; stream.element = null; }
+const note = (text) => newLine('sys', text);
+
+/** What the stream's line reads now. */
+const update = (stream) => {
+  const more = stream.hidden ? ` … and ${stream.hidden.toLocaleString('en')} more characters, see the download` : '';
+  stream.line ??= newLine(stream.kind);
+  Object.assign(stream.line, { text: stream.text + more, style: stream.style, isStale: true });
+};
+
+/** The line has ended, and the style moves on. */
+const end = (stream) => {
+  update(stream);
+  const style = stream.text.includes('\x1b') ? nodesOf(stream.line.text, stream.style)[1] : stream.style;
+  Object.assign(stream, { text: '', hidden: 0, isReturned: false, line: null, style });
 };
 
 const take = (stream, { offset, next_offset: next, text }) => {
   if (stream.offset !== null && next <= stream.offset) return; // seen before
   if (stream.offset !== null && offset > stream.offset) note(`${(offset - stream.offset).toLocaleString('en')} bytes are not kept`);
   stream.offset = next;
-  const lines = (stream.text + text).split('\n');
-  stream.text = lines.pop();
-  lines.forEach((line) => write(stream, line, true));
-  if (stream.text) write(stream, stream.text, false);
+  const lines = text.split('\n');
+  const rest = lines.pop();
+  lines.forEach((line) => { grow(stream, line); end(stream); });
+  if (rest) { grow(stream, rest); update(stream); }
 };
 
-const note = (text) => {
-  const line = lineElement('sys', clock());
-  line.lastElementChild.textContent = text;
+const elementOf = (line) => {
+  const element = document.createElement('div');
+  element.className = 'ln';
+  element.dataset.k = line.kind;
+  const [time, mark, text] = ['i', 'b', 'span'].map((tag) => document.createElement(tag));
+  time.textContent = line.at;
+  mark.textContent = line.kind;
+  element.append(time, mark, text);
+  box.insertBefore(element, cursor);
+  if (shown < MAX_LINES) shown += 1; else box.firstElementChild.remove();
+  return element;
 };
 
-const trim = () => {
-  const lines = $$('.ln:not(.tail)', box);
-  lines.slice(0, Math.max(0, lines.length - MAX_LINES)).forEach((line) => line.remove());
+const draw = (line) => {
+  line.element ??= elementOf(line);
+  line.element.lastElementChild.replaceChildren(...nodesOf(line.text, line.style)[0]);
+  line.isStale = false;
+};
+
+const refreshCounts = () => {
   const cut = $('#cut');
   if (cut && total > MAX_LINES) {
     cut.hidden = false;
@@ -83,10 +111,15 @@ const goToEnd = () => { if (box && tail.on) box.scrollTop = box.scrollHeight; };
 
 const flush = () => {
   timer = 0;
+  now = new Date().toISOString().slice(11, 19);
   const work = queue;
   queue = [];
+  const open = Object.values(streams).map((stream) => stream.line).filter((line) => line?.element);
   work.forEach((run) => run());
-  trim();
+  open.filter((line) => line.isStale).forEach(draw);
+  fresh.slice(-MAX_LINES).forEach(draw);
+  fresh = [];
+  refreshCounts();
   goToEnd();
 };
 const soon = (run) => {
@@ -111,19 +144,23 @@ const onStatus = (state) => {
   refreshState();
 };
 
-const onDone = (source, state) => {
+const onDone = (state) => {
   source.close();
   setConnection('ok');
-  soon(() => { Object.values(streams).forEach((stream) => { if (stream.text) write(stream, stream.text, true); }); $('.ln.tail', box)?.remove(); });
+  soon(() => {
+    Object.values(streams).forEach((stream) => { if (stream.line) end(stream); });
+    cursor?.remove();
+    cursor = null;
+  });
   say(`The job ended: ${state.status.toLowerCase()}`);
 };
 
 const follow = () => {
-  const source = new EventSource(`${box.dataset.streamUrl}?after=${encodeURIComponent(box.dataset.after)}`);
+  source = new EventSource(`${box.dataset.streamUrl}?after=${encodeURIComponent(box.dataset.after)}`);
   box.dataset.after.split(',').forEach((part) => { const [name, offset] = part.split(':'); streams[name].offset = Number(offset); });
   ['stdout', 'stderr'].forEach((name) => source.addEventListener(name, (event) => soon(() => take(streams[name], JSON.parse(event.data)))));
   source.addEventListener('status', (event) => onStatus(JSON.parse(event.data)));
-  source.addEventListener('done', (event) => onDone(source, JSON.parse(event.data)));
+  source.addEventListener('done', (event) => onDone(JSON.parse(event.data)));
   source.addEventListener('expired', () => { source.close(); location.reload(); });
   source.onopen = () => setConnection('ok');
   source.onerror = () => {
@@ -132,8 +169,8 @@ const follow = () => {
     box.dataset.after = Object.entries(streams).map(([name, stream]) => `${name}:${stream.offset}`).join(',');
     setTimeout(follow, 3000);
   };
-  addEventListener('pagehide', () => source.close());
 };
+addEventListener('pagehide', () => source?.close());
 
 /** Finds text with the CSS Custom Highlight API: the page itself stays as it is. */
 const find = (wanted) => {

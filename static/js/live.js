@@ -7,13 +7,16 @@ import { refreshTimes } from './times.js';
 
 const FLUSH_MS = 250;
 const MAX_LINES = 500;
+const ASK_MS = 5000;
 
 const queue = new Map();
 const lines = [];
-const fresh = new Map();
+const changed = new Set(); // lists in which something changed that they do not show
 let isPaused = false;
 let wasLost = false;
 let timer = 0;
+let source = null;
+let hasAsked = false; // a short while ago
 let lastDataAt = new Date();
 
 export const setConnection = (state) => {
@@ -51,12 +54,35 @@ const replace = (id, html) => {
 /** Takes a fragment over at the next flush. */
 export const apply = (id, html) => { lastDataAt = new Date(); queue.set(id, html); soon(); };
 
-const countFresh = () => fresh.forEach((ids, list) => {
-  const button = $(`[data-new="${CSS.escape(list)}"]`);
-  if (!button || !ids.size) return;
-  button.hidden = false;
-  $('b', button).textContent = ids.size;
-});
+/**
+ * Says how many rows the list would show that it does not show now. What changed may belong to another page or fit no
+ * filter, which only the server knows, so it is asked, every few seconds at most.
+ */
+const countNew = async () => {
+  if (!changed.size || hasAsked) return;
+  hasAsked = true;
+  const lists = [...changed].map((name) => $(`[data-new="${CSS.escape(name)}"]`)).filter(Boolean);
+  changed.clear();
+  for (const button of lists) {
+    const rows = await rowsOf(button);
+    if (!rows || !button.isConnected) continue; // filtered anew meanwhile
+    const count = rows.filter((id) => !document.getElementById(id)).length;
+    button.hidden = !count;
+    $('b', button).textContent = count;
+  }
+  setTimeout(() => { hasAsked = false; soon(); }, ASK_MS);
+};
+
+/** The ids of the rows that a list has by now; null when it cannot be had. */
+const rowsOf = async (button) => {
+  try {
+    const answer = await fetch(button.href, { headers: { 'HX-Request': 'true' }, credentials: 'same-origin' });
+    if (!answer.ok || answer.redirected) return null;
+    const page = new DOMParser().parseFromString(await answer.text(), 'text/html');
+    const list = $(`[data-new="${CSS.escape(button.dataset.new)}"]`, page)?.parentElement;
+    return list ? $$('[data-live][id]', list).map((row) => row.id) : null;
+  } catch { return null; }
+};
 
 const prepend = () => {
   const box = $('[data-stream="prepend"]');
@@ -73,7 +99,7 @@ export const flush = () => {
   if (badge) { badge.hidden = !isPaused; badge.textContent = queue.size + lines.length; }
   if (isPaused || document.hidden) return;
   for (const [id, html] of queue) if (replace(id, html)) queue.delete(id);
-  countFresh();
+  countNew();
   prepend();
 };
 
@@ -92,8 +118,7 @@ const onFragment = (event) => {
   const { id, html, list } = JSON.parse(event.data);
   lastDataAt = new Date();
   if (list && !document.getElementById(id)) {
-    if (!fresh.has(list)) fresh.set(list, new Set());
-    fresh.get(list).add(id);
+    changed.add(list);
   } else {
     queue.set(id, html);
   }
@@ -108,7 +133,7 @@ const onLine = (event) => {
 };
 
 export const start = (url) => {
-  const source = new EventSource(url);
+  source = new EventSource(url);
   source.addEventListener('fragment', onFragment);
   source.addEventListener('line', onLine);
   source.addEventListener('resync', resync);
@@ -125,8 +150,8 @@ export const start = (url) => {
     // A refused stream is not retried by the browser: 401 after signing out, 503 when the server is full.
     if (source.readyState === EventSource.CLOSED) setTimeout(() => start(url), 5000);
   };
-  addEventListener('pagehide', () => source.close());
 };
+addEventListener('pagehide', () => source?.close());
 
 actions.pause = (button) => { isPaused = !isPaused; press(button, isPaused); flush(); };
 document.addEventListener('visibilitychange', flush);

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import socket
+from collections.abc import Callable
+from typing import Any
 
 import httpx
 from playwright.sync_api import Page, expect
@@ -106,3 +108,40 @@ def test_a_lost_connection_says_so_and_heals(ada: Page, watch: Watch, house: Hou
     card = ada.locator(".node-card").filter(has_text="web-1")
     expect(card.locator(".trio dd").first).to_have_text("44\u00a0%", timeout=8_000)
     assert ada.evaluate("window.isSamePage")
+
+
+def test_only_jobs_that_would_be_shown_are_called_new(ada: Page, house: House) -> None:
+    new = ada.locator("[data-new=jobs]")
+
+    def watched(path: str, act: Callable[[], Any]) -> Any:
+        """What came of the act, once the page has asked what it would show."""
+        ada.goto(path)
+        expect(ada.locator(".conn").first).to_have_text("Live")
+        with ada.expect_response(lambda answer: answer.request.headers.get("hx-request") == "true"):
+            done = act()
+        ada.wait_for_timeout(500)
+        return done
+
+    with house.api() as api:
+
+        def queue() -> str:
+            answer = api.post("/api/jobs", json={"preset": "system-report", "variables": {}, "node_id": "idle-1"})
+            assert answer.status_code == 201, answer.text
+            return str(answer.json()["id"])
+
+        def cancel(job_id: str) -> None:
+            assert api.post(f"/api/jobs/{job_id}/cancel", json={}).status_code == 200
+
+        assert api.post("/api/tokens", json={"name": "idle-1", "node_id": "idle-1"}).status_code == 201
+        jobs = [queue() for _ in range(50)]
+        jobs.append(watched("/jobs/?status=FAILED", queue))
+        expect(new).to_be_hidden()
+        watched("/jobs/?node=idle-1", lambda: cancel(jobs[0]))  # it belongs to the next page
+        expect(new).to_be_hidden()
+        jobs.append(watched("/jobs/?node=idle-1", queue))
+        expect(new).to_have_text("1 new, show")
+        new.click()
+        expect(ada.locator(f"#job-{jobs[-1]}")).to_be_visible()
+        expect(new).to_be_hidden()
+        for job_id in jobs[1:]:
+            cancel(job_id)
