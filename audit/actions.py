@@ -52,6 +52,7 @@ class Action(models.TextChoices):
     JOB_REFUSED = "job.refused", "An agent refused a job"
     OUTPUT_CONFLICTED = "job.output_conflicted", "An agent sent other bytes for stored output"
     SIGNING_KEY_CREATED = "signing_key.created", "Made the key that jobs are signed with"
+    SIGNING_KEY_ROTATED = "signing_key.rotated", "Replaced the key that jobs are signed with"
     MAC_KEY_CREATED = "mac_key.created", "Made the key that rows are sealed with"
     MAC_KEY_ROTATED = "mac_key.rotated", "Replaced the key that rows are sealed with"
     SECRETS_KEY_CREATED = "secrets_key.created", "Made the key that seeds are encrypted with"

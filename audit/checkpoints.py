@@ -15,10 +15,8 @@ from typing import Any
 
 import structlog
 from django.conf import settings
-from nacl.exceptions import BadSignatureError
 
 from audit.models import Checkpoint
-from hyprbox.lib import signing
 from hyprbox.lib.signing import Signer
 
 CONTEXT = b"hyprbox-audit-checkpoint-v1\0"
@@ -74,13 +72,12 @@ def as_dict(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def is_ours(checkpoint: Mapping[str, Any], signer: Signer) -> bool:
-    """Whether a checkpoint as `as_dict` gives it was signed with this key."""
+    """Whether a checkpoint as `as_dict` gives it was signed with this key or one before it."""
     try:
         message = canonical(int(checkpoint["n"]), str(checkpoint["hash"]), str(checkpoint["at"]))
-        signer.key.verify_key.verify(CONTEXT + message, signing.decoded(str(checkpoint["signature"])))
-    except (KeyError, ValueError, TypeError, BadSignatureError):
+        return signer.has_signed(checkpoint["key_id"], CONTEXT, message, str(checkpoint["signature"]))
+    except (KeyError, ValueError, TypeError):
         return False
-    return True
 
 
 def write_out(checkpoint: Checkpoint) -> None:

@@ -16,8 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from nacl.exceptions import BadSignatureError
-
 from audit.actions import Action
 from audit.chain import Row, Walk
 from audit.models import Event
@@ -48,12 +46,8 @@ class Segment:
     def _message(self) -> bytes:
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode()
 
-    def is_signed_by(self, signature: str) -> bool:
-        try:
-            signing.signer().key.verify_key.verify(CONTEXT + self._message(), signing.decoded(signature))
-        except (ValueError, BadSignatureError):
-            return False
-        return True
+    def is_signed(self, key_id: str, signature: str) -> bool:
+        return signing.signer().has_signed(key_id, CONTEXT, self._message(), signature)
 
 
 def ending_at(last: int) -> Segment | None:
@@ -61,7 +55,7 @@ def ending_at(last: int) -> Segment | None:
     for detail in Event.objects.filter(action=Action.AUDIT_SEALED).order_by("-id").values_list("detail", flat=True):
         try:
             found = Segment(**{name: detail[name] for name in ("first", "last", "before", "hash", "sha256")})
-            if found.last == last and found.is_signed_by(str(detail["signature"])):
+            if found.last == last and found.is_signed(detail["key_id"], str(detail["signature"])):
                 return found
         except (KeyError, TypeError):
             continue

@@ -173,7 +173,7 @@ def _evidence(report: Report, outside: list[dict[str, Any]]) -> tuple[_Evidence,
     for stored in Checkpoint.objects.order_by("n").iterator():
         if checkpoints.is_ours(checkpoints.as_dict(stored), signer):
             evidence.add(Witnessed(stored.n, bytes(stored.hash), is_outside=False))
-        elif forged is None and stored.key_id == signer.key_id:
+        elif forged is None and signer.knows(stored.key_id):
             forged = stored.n
     for one in outside:
         if not checkpoints.is_ours(one, signer):

@@ -164,6 +164,6 @@ class Keys(AgentView):
 
     def get(self, request: Request) -> Response:
         try:
-            return Response(signing.key_set())
+            return Response(signing.key_set().as_answer())
         except signing.SigningKeyUnusable as error:
             raise Unavailable("The signing key cannot be used right now.") from error

@@ -8,13 +8,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from nacl.exceptions import BadSignatureError
-
 from hyprbox.lib import signing
 from hyprbox.lib.signing import Signer
 from jobs.models import Job
 from jobs.payloads import iso
-from jobs.states import TERMINAL
+from jobs.states import TERMINAL, Status
 
 _FIELDS = (
     "id", "status", "node__node_id", "mode", "script", "script_sha256", "timeout_seconds", "expires_at", "preset", "revision",
@@ -24,21 +22,24 @@ _FIELDS = (
 
 def check_all() -> Iterator[tuple[str, str]]:
     """`(jobs_job:id, what is wrong or "")` for every job. Raises `SigningKeyUnusable`."""
-    signer = signing.signer()
+    signer, live = signing.signer(), signing.key_set().live
     for row in Job.objects.values(*_FIELDS).iterator(chunk_size=500):
-        yield f"{Job._meta.db_table}:{row['id']}", _problem(row, signer)
+        yield f"{Job._meta.db_table}:{row['id']}", _problem(row, signer, live)
 
 
-def _problem(row: dict[str, Any], signer: Signer) -> str:
-    if row["key_id"] != signer.key_id:
-        # Of an earlier key: no agent takes it any more, and what has ended is history.
+def _problem(row: dict[str, Any], signer: Signer, live: set[str]) -> str:
+    if not signer.knows(row["key_id"]):
+        # Of a key that is gone: no agent takes it any more, and what has ended is history.
         return "" if row["status"] in TERMINAL else "it is signed with another key"
     payload = bytes(row["payload"])
-    try:
-        signer.key.verify_key.verify(signing.JOB_CONTEXT + payload, signing.decoded(row["signature"]))
-        said = json.loads(payload)
-    except (BadSignatureError, ValueError):
+    if not signer.has_signed(row["key_id"], signing.JOB_CONTEXT, payload, row["signature"]):
         return "its signature does not verify"
+    try:
+        said = json.loads(payload)
+    except ValueError:
+        return "its signature does not verify"
+    if row["key_id"] not in live and row["status"] == Status.QUEUED:
+        return "it is signed with a key that was retired"
     script = bytes(row["script"])
     shown = {
         "job_id": str(row["id"]),

@@ -367,6 +367,11 @@ class Acts:
         settings.HYPRBOX_SIGNING_KEY_FILE = self.new_folder / "signing.key"
         return lambda: call_command("signing_key", "create", stdout=StringIO())
 
+    def signing_key_rotated(self) -> Any:
+        settings.HYPRBOX_SIGNING_KEY_FILE = self.new_folder / "signing.key"
+        signing.create_key(settings.HYPRBOX_SIGNING_KEY_FILE)
+        return lambda: call_command("signing_key", "rotate", stdout=StringIO())
+
     def mac_key_created(self) -> Any:
         settings.HYPRBOX_MAC_KEY_FILE = self.new_folder / "mac.key"
         return lambda: call_command("mac_key", "create", stdout=StringIO())

@@ -18,7 +18,7 @@ NOT_RECORDED = "The audit log does not tell of it, because the database cannot b
 
 def record_made(action: Action, by: Actor, **detail: Any) -> bool:
     """Whether it could be recorded."""
-    if action == Action.SIGNING_KEY_CREATED:
+    if action in (Action.SIGNING_KEY_CREATED, Action.SIGNING_KEY_ROTATED):
         detail["key_id"] = signing.signer().key_id
     try:
         with transaction.atomic():
@@ -31,7 +31,7 @@ def record_made(action: Action, by: Actor, **detail: Any) -> bool:
 def _path(action: Action) -> Path:
     """Of the key that `action` is about."""
     match action:
-        case Action.SIGNING_KEY_CREATED:
+        case Action.SIGNING_KEY_CREATED | Action.SIGNING_KEY_ROTATED:
             found = settings.HYPRBOX_SIGNING_KEY_FILE
         case Action.MAC_KEY_CREATED | Action.MAC_KEY_ROTATED:
             found = settings.HYPRBOX_MAC_KEY_FILE
