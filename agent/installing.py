@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -85,7 +85,8 @@ def install(archive: Path, environ: Mapping[str, str] = os.environ, places: Plac
     settings = _settings(lines)
     lines = merged("\n".join(lines), {"HYPRBOX_NODE_ID": settings.node_id})
     _rehearse(settings)
-    _place(archive, "\n".join(lines) + "\n", places)
+    with _readable_by_all():  # `hyprbox` is for every account; what is secret has a mode of its own
+        _place(archive, "\n".join(lines) + "\n", places)
     if not places.systemctl:
         return (
             f"{settings.node_id} is set up. There is no systemd here: keep {places.link('hyprnode')} running with what "
@@ -165,6 +166,16 @@ def _way(settings: Config) -> str:
     return f" through the proxy {parts.hostname}:{parts.port}" if parts.hostname else ""
 
 
+@contextlib.contextmanager
+def _readable_by_all() -> Iterator[None]:
+    """Whatever umask root has here."""
+    before = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
 def _place(archive: Path, settings: str, places: Places) -> None:
     """Write everything beside its place, unpack it, then rename: what fails on the way leaves nothing."""
     was_there = places.home.exists()
@@ -194,6 +205,8 @@ def _place(archive: Path, settings: str, places: Places) -> None:
         reason = getattr(error, "strerror", "") or "the new agent does not start"
         raise CannotInstall(f"The agent cannot be put on this server: {reason}.") from error
     fresh.parent.rmdir()
+    for folder in (places.home, places.home / "bin", places.unpacked):
+        folder.chmod(0o755)
     for name in COMMANDS:
         _link(places, name)
 

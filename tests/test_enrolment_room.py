@@ -280,6 +280,7 @@ LINE
     chmod 755 /room /room/line
     try sudo setpriv --reuid=ann --regid=ann --clear-groups bash /room/line
     cat /room/sudo.log
+    try ordinary setpriv --reuid=ann --regid=ann --clear-groups hyprbox --version
     try once hyprnode --once
     hyprnode >/room/agent.log 2>&1 &
     until grep -q first_heartbeat /room/agent.log; do sleep 0.1; done
@@ -291,7 +292,7 @@ LINE
     cat /etc/hyprbox/hyprnode.env >/room/said.settings
     """
     story = debian.play(steps, systemd=False)
-    assert story.exits == {"sudo": 0, "once": 0, "removed": 0, "piped": 0}, story.said
+    assert story.exits == {"sudo": 0, "ordinary": 0, "once": 0, "removed": 0, "piped": 0}, story.said
     assert "keep /usr/local/bin/hyprnode running" in story.said["sudo"]
     assert "COMMAND=" in story.output and "hbnt_" not in story.output
     assert "HYPRBOX_KEYS_SHA256=" in story.said["settings"]

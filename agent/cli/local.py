@@ -75,7 +75,10 @@ def prepare(preset: Any, values: Mapping[str, Any], *, mode: str) -> rendering.R
 def run(
     preset: Any, rendered: rendering.Rendered, *, mode: str, timeout_seconds: int | None, sink: Sink | None
 ) -> dict[str, Any]:
-    """The job as it ended, in the form of the API. Ctrl-C cancels it, as the agent would."""
+    """The job as it ended, in the form of the API. Ctrl-C cancels it, as the agent would.
+
+    When whoever reads the output goes away the job runs to its end all the same, and `BrokenPipeError` is raised then.
+    """
     secrets = _secrets(rendered.secrets)
     seconds = timeout_seconds or preset.timeout_seconds
     with _scratch() as folder:
@@ -99,6 +102,8 @@ def run(
         ended = {key: value for key, value in result.items() if key != "output_detached"}
         job = {**begun, "node_id": NODE, **ended, "status": str(result["status"]).upper()}
         record.end(job)
+        if run.reader_is_gone:
+            raise BrokenPipeError
         if sink is None:
             job.update({stream: run.kept(index) for index, stream in enumerate(STREAMS)})
         return job
@@ -157,6 +162,8 @@ def _payload(folder: JobFolder, preset: Any, rendered: rendering.Rendered, mode:
 
 
 class _Run:
+    reader_is_gone = False
+
     def __init__(self, folder: JobFolder, secrets: Mapping[str, str], sink: Sink | None) -> None:
         self._folder, self._sink = folder, sink
         self._reader = SpoolReader(folder.path)
@@ -168,8 +175,9 @@ class _Run:
         with _cancelling(self._folder):
             result = self._wait()
         self._take_output()
-        if self._sink is not None:
-            self._sink.close()
+        with self._if_read():
+            if self._sink is not None:
+                self._sink.close()
         with contextlib.suppress(Exception):
             self._runner.wait(GONE_SECONDS)
         return result
@@ -199,6 +207,19 @@ class _Run:
 
     def _take_output(self) -> bool:
         """Pass on what is new; whether there was anything."""
+        with self._if_read():
+            return self._pass_on()
+        return False
+
+    @contextlib.contextmanager
+    def _if_read(self) -> Iterator[None]:
+        """Nothing is passed on any more once nobody reads it: the job is not for the reader, and must not be cut short."""
+        try:
+            yield
+        except BrokenPipeError:
+            self._sink, self.reader_is_gone = None, True
+
+    def _pass_on(self) -> bool:
         if self._sink is None:
             return False
         took = False

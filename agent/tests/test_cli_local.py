@@ -137,23 +137,38 @@ def test_no_server_is_asked(run):
     assert run.shell.plane.seen == []
 
 
-def test_ctrl_c_cancels_it_and_ends_what_it_started(shell, tmp_path):
+def start_with(apply: str, shell: Any) -> subprocess.Popen[bytes]:
+    """The program itself, in a process of its own, with a preset that does this."""
     code = f"""
 import dataclasses, sys
 from presets import catalogue
 real = catalogue.find("system-report")
-text = "sleep 300 & echo $! > {tmp_path}/pid; echo begun; wait"
-made = dataclasses.replace(real, variables=(), apply=text)
+made = dataclasses.replace(real, variables=(), apply={apply!r})
 catalogue.find = lambda name: made
 from agent.cli import main
 sys.exit(main({list(HERE)!r}))
 """
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, env=shell.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
+
+
+def test_ctrl_c_cancels_it_and_ends_what_it_started(shell, tmp_path):
+    process = start_with(f"sleep 300 & echo $! > {tmp_path}/pid; echo begun; wait", shell)
     assert process.stdout is not None and process.stdout.readline() == b"begun\n"
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (123, b"hyprbox: local: cancelled.\n")
     pid = int((tmp_path / "pid").read_text())
     assert not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split(")")[1]
+
+
+def test_it_runs_to_its_end_when_nobody_reads_its_output_any_more(shell, tmp_path):
+    steps = f"echo begun; until [ -e {tmp_path}/go ]; do sleep 0.05; done; echo more; sleep 1; touch {tmp_path}/done"
+    with start_with(steps, shell) as process:
+        assert process.stdout and process.stderr
+        assert process.stdout.readline() == b"begun\n"
+        process.stdout.close()
+        (tmp_path / "go").touch()
+        assert (process.wait(timeout=30), process.stderr.read()) == (141, b"")
+    assert (tmp_path / "done").exists()
