@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-import psycopg
 import structlog
 from django.db import connection, transaction
 
@@ -17,16 +17,23 @@ from audit.actions import Action
 from audit.counting import is_first
 from hyprbox.lib import rowmac
 from hyprbox.lib.actors import Actor, Capability, Kind, require
+from hyprbox.lib.prepared import Statement
 from hyprbox.lib.rowmac import RowTampered, Sealed
 
 MAX_VALUE_BYTES = 1024
 _SEALS = Actor.system("seals")
 
-_INSERT = """
-INSERT INTO audit_event (action, actor_kind, actor_id, actor_name, target, ip, request_id, subject, subject_version,
-  detail, canonical)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s::jsonb, '') RETURNING id, at
-"""
+# Every act waits for this: prepared and without a cursor, it takes a third of the CPU on either side.
+_INSERT = Statement(
+    "audit",
+    """
+    INSERT INTO audit_event (action, actor_kind, actor_id, actor_name, target, ip, request_id, subject, subject_version,
+      detail, canonical)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::int, $10::jsonb, '') RETURNING id, at
+    """,
+)
+_AS_POSTGRES_TELLS = struct.Struct("!q")  # a whole number; of a time, microseconds
+_POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 log = structlog.get_logger(__name__)
 
@@ -69,19 +76,19 @@ def record(
             by.ip,
             by.request_id,
             rowmac.subject_of(row) if row is not None else "",
-            row.row_version if row is not None else None,
+            str(row.row_version) if row is not None else None,
             json.dumps(kept),
         )
     )
     return Recorded(id_, at, kept)
 
 
-def _insert(values: tuple[Any, ...]) -> tuple[int, datetime]:
-    """Every act waits for this. Bound by the server and past Django's cursor, it takes a third of the CPU."""
+def _insert(values: tuple[str | None, ...]) -> tuple[int, datetime]:
     connection.validate_no_broken_transaction()
-    with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
-        found: Any = cursor.execute(_INSERT, values).fetchone()
-    return found[0], found[1]
+    with connection.wrap_database_errors:
+        found = _INSERT.first_row(connection.connection, values)
+    [id_], [since] = (_AS_POSTGRES_TELLS.unpack(value or b"") for value in found)
+    return id_, _POSTGRES_EPOCH + timedelta(microseconds=since)
 
 
 def verify_log(*, by: Actor, outside: list[dict[str, Any]] | None = None, first: int = 1) -> verifying.Report:

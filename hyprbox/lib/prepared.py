@@ -1,13 +1,15 @@
-"""Prepared statements on an asynchronous connection, without what a cursor does for every call.
+"""Prepared statements without what a cursor does for every call.
 
 For the statements that run all the time: parameters are text that the caller makes. A cursor costs about twice the CPU
-per call. Not for use while the connection does anything else.
+per call, and planning as much again. Not for use while the connection does anything else.
 """
 
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import psycopg
 from psycopg import pq
@@ -16,6 +18,34 @@ from psycopg.errors import error_from_result
 Row = list[bytes | None]
 Call = tuple[str, Sequence[bytes]]
 _GOOD = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK, pq.ExecStatus.PIPELINE_SYNC)
+
+
+class Statement:
+    """One statement for all of a process' synchronous connections, Django's among them; each prepares it once."""
+
+    def __init__(self, name: str, statement: str) -> None:
+        """`statement` has its parameters as $1, $2, ..."""
+        self._name = name.encode()
+        self._statement = statement.encode()
+        self._prepared: weakref.WeakSet[psycopg.Connection[Any]] = weakref.WeakSet()
+
+    def first_row(self, conn: psycopg.Connection[Any], parameters: Sequence[str | None]) -> Row:
+        """The first row, in binary, within the connection's transaction. Raises psycopg's errors."""
+        if any(value is not None and "\0" in value for value in parameters):
+            raise psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
+        if not conn.autocommit and conn.pgconn.transaction_status == pq.TransactionStatus.IDLE:
+            conn.execute("SELECT")  # psycopg begins a transaction with its own first statement only
+        if conn not in self._prepared:
+            _check([conn.pgconn.prepare(self._name, self._statement)])
+            self._prepared.add(conn)
+        given: Any = [None if value is None else value.encode() for value in parameters]
+        result = conn.pgconn.exec_prepared(self._name, given, result_format=pq.Format.BINARY)
+        try:
+            _check([result])
+        except psycopg.errors.InvalidSqlStatementName:  # somebody said DEALLOCATE: the next transaction has it again
+            self._prepared.discard(conn)
+            raise
+        return [result.get_value(0, column) for column in range(result.nfields)]
 
 
 class _Exchange:
