@@ -16,7 +16,7 @@ from hyprbox.lib import pages
 from hyprbox.lib.actors import Actor, Capability, require
 from hyprbox.lib.errors import Conflict, HyprBoxError, InvalidInput
 from hyprbox.lib.pages import Crumb
-from presets import inputs, selectors, services
+from presets import inputs, selectors, services, shelltools
 from presets.api import yaml_file
 from presets.documents import MAX_DOCUMENT_BYTES, PRESET_NAME
 from presets.inputs import Preview
@@ -100,6 +100,10 @@ class Checked:
     def rows(self) -> list[dict[str, Any]]:
         ordered = sorted(self.found.remarks, key=lambda each: [ERROR, WARNING, NOTE].index(each.finding.severity))
         return [{"remark": each, "look": LOOKS[each.finding.severity]} for each in ordered]
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        return shelltools.asked()
 
     @property
     def error_count(self) -> int:

@@ -23,6 +23,15 @@ class ToolMissing(RuntimeError):
     """The program that this check needs is not installed."""
 
 
+def asked() -> tuple[str, ...]:
+    """What `check` asks here, by the names that people know."""
+    return ("lint", *(["bash -n"] if shutil.which("bash") else []), *(["ShellCheck"] if _shellcheck_program() else []))
+
+
+def _shellcheck_program() -> str | None:
+    return shutil.which("shellcheck") or shutil.which("shellcheck", path=str(Path(sys.executable).parent))
+
+
 def check(preset: Preset) -> tuple[Finding, ...]:
     """The lint, `bash -n` where there is bash, ShellCheck where there is ShellCheck, and what is advised."""
     found = [*lint.lint(preset), *lint.advice(preset)]
@@ -60,7 +69,7 @@ def _part_syntax(part: str, text: str) -> Iterator[Finding]:
 def shellcheck(preset: Preset, severity: str = "style") -> tuple[Finding, ...]:
     """ShellCheck over the rendered script, its places counted inside the parts."""
     script = rendering.skeleton(preset)
-    program = shutil.which("shellcheck") or shutil.which("shellcheck", path=str(Path(sys.executable).parent))
+    program = _shellcheck_program()
     if program is None:
         raise ToolMissing("shellcheck is not installed.")
     done = _run([program, "--norc", "--shell=bash", f"--severity={severity}", "--format=json1", "-"], script)

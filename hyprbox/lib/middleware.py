@@ -9,7 +9,7 @@ import structlog
 from django.conf import settings
 from django.core.exceptions import PermissionDenied, RequestDataTooBig, SuspiciousOperation
 from django.db import DataError, InterfaceError, OperationalError
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, JsonResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.http import urlencode
@@ -21,6 +21,7 @@ from hyprbox.lib.errors import (
     Forbidden,
     HyprBoxError,
     InvalidInput,
+    MethodNotAllowed,
     NotAuthenticated,
     NotFound,
     Unavailable,
@@ -125,7 +126,16 @@ class ErrorMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        return self.get_response(request)
+        response = self.get_response(request)
+        if isinstance(response, HttpResponseNotAllowed) and not response.content:
+            return self._not_allowed(request, response)
+        return response
+
+    def _not_allowed(self, request: HttpRequest, empty: HttpResponse) -> HttpResponse:
+        """A browser that comes back to the address of a form asks for it with GET, and would show an empty page."""
+        response = error_response(request, MethodNotAllowed("This address only takes what a form sends."))
+        response.headers["Allow"] = empty.headers["Allow"]
+        return response
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         known = as_hyprbox_error(error)

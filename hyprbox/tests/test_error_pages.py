@@ -59,6 +59,13 @@ def test_htmx_is_led_to_sign_in(client: Client, db: None) -> None:
     assert answer["HX-Redirect"] == "/login/" and answer.status_code == 401
 
 
+def test_the_address_of_a_form_is_a_page_for_who_comes_back_to_it(client: Client, vera: User) -> None:
+    client.force_login(vera)
+    answer = client.get("/profile/keys/")
+    assert (answer.status_code, answer["Allow"]) == (405, "POST")
+    assert "This address only takes what a form sends." in answer.content.decode()
+
+
 def test_an_unknown_api_address_answers_json(rf: RequestFactory) -> None:
     answer = views.api_not_found(rf.get("/api/x"))
     assert answer["Content-Type"] == "application/json" and answer.status_code == 404

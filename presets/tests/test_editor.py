@@ -36,6 +36,16 @@ def test_a_new_preset_begins_with_one_that_can_be_saved(admin: Client) -> None:
     assert "Nothing to complain about" in page or "no errors" in page
 
 
+def test_the_page_names_whom_it_asked(admin: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = {"bash": "/bin/bash", "shellcheck": "/usr/bin/shellcheck"}
+    monkeypatch.setattr("presets.shelltools.shutil.which", lambda name, path=None: programs.get(name))
+    monkeypatch.setattr("presets.shelltools.shellcheck", lambda preset: ())
+    assert "lint, bash -n, ShellCheck<" in text_of(admin.get("/presets/new/"))
+    del programs["shellcheck"]
+    page = text_of(admin.get("/presets/new/"))
+    assert "lint, bash -n<" in page and "ShellCheck" not in page
+
+
 def test_saving_leads_to_the_preview_and_the_catalogue_shows_the_origin(admin: Client) -> None:
     answer = admin.post("/presets/new/", {"text": TEXT.replace("\n", "\r\n"), "note": "the first"})
     assert answer.headers["Location"] == "/presets/motd/"
