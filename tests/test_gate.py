@@ -182,6 +182,7 @@ async def at_once_true() -> bool:
     return True
 
 
+@pytest.mark.slow
 async def test_a_database_that_does_not_answer_is_told_of_within_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     async def no_answer() -> bool:
         await asyncio.sleep(0.9)

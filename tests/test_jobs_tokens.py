@@ -78,6 +78,7 @@ def test_a_token_that_expires_sooner_is_not_prolonged(up: Plane, ada: Any, web_1
     assert factories.token_row(old).expires_at == soon
 
 
+@pytest.mark.slow
 def test_revoking_ends_open_polls_within_five_seconds(up: Plane, ada: Any, web_1: Node) -> None:
     tokens = [factories.make_token(web_1) for _ in range(8)]
     with ThreadPoolExecutor(len(tokens)) as threads:

@@ -155,7 +155,7 @@ def unsafe_routes() -> list[str]:
     return sorted("/" + re.sub(r"<\w+:\w+>", "x", route) for route in filled)
 
 
-@pytest.mark.parametrize("cookie", ["hb_session", "hb_token"])
+@pytest.mark.parametrize("cookie", [pytest.param("hb_session", marks=pytest.mark.slow), "hb_token"])
 def test_nothing_that_a_cookie_opens_is_changed_without_the_csrf_token(ada: User, web_1: Any, cookie: str) -> None:
     client = Client(enforce_csrf_checks=True)
     if cookie == "hb_token":

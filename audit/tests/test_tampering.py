@@ -207,6 +207,7 @@ class Undo(Exception):
     """Ends a transaction without a trace."""
 
 
+@pytest.mark.slow
 def test_every_tampering_is_found_and_named(db: None, tmp_path: Path) -> None:
     fill(ROWS)
     outside = verifying.read_checkpoints(witness(tmp_path / "checkpoints"))

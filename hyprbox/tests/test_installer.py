@@ -72,6 +72,7 @@ def test_the_agents_file_holds_what_runs_without_a_server() -> None:
     assert any(name.startswith("presets/catalogue/") and name.endswith(".yaml") for name in names)
 
 
+@pytest.mark.slow
 def test_the_same_contents_make_the_same_file(tmp_path: Path) -> None:
     """Whoever packs, in whatever order and with whatever modes."""
     made = []

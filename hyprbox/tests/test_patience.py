@@ -41,6 +41,7 @@ async def served(answer: bytes = b"{}") -> AsyncIterator[Served]:
         found.gone += 1
 
     config = uvicorn.Config(app, port=0, http=Protocol, lifespan="off", log_config=None, server_header=False)
+    config.timeout_keep_alive = 1  # after an answer `talk` waits for this end
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
     while not server.started:

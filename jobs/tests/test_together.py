@@ -129,7 +129,7 @@ def told(payloads: list[dict[str, Any]], job_id: str) -> Iterator[str]:
 
 @pytest.mark.usefixtures("attached")
 def test_one_hint_tells_of_many_jobs(agent: Any, web_1: Any, attached: Attached) -> None:
-    jobs = [claimed(factories.make_node(f"many-{number}")) for number in range(200)]
+    jobs = [claimed(factories.make_node(f"many-{number}")) for number in range(100)]  # more than one hint takes
     with psycopg.connect(**db.connection_params(), autocommit=True) as heard:
         heard.execute(f"LISTEN {live.CHANNEL}")
         started = attached.all_at_once(*(attached.made.start(**ids(job)) for job in jobs))

@@ -214,6 +214,7 @@ async def test_a_revoked_token_ends_an_open_poll(token: str, node: Any) -> None:
     assert (await waiting_poll.done(2.0)).status == 401
 
 
+@pytest.mark.slow
 async def test_a_revocation_ends_an_open_poll_even_when_its_hint_is_lost(token: str, node: Any) -> None:
     waiting_poll = poll(token, wait=25)
     await asyncio.sleep(0.2)
@@ -221,6 +222,7 @@ async def test_a_revocation_ends_an_open_poll_even_when_its_hint_is_lost(token: 
     assert (await waiting_poll.done(5.0)).status == 401
 
 
+@pytest.mark.slow
 async def test_a_revoked_token_claims_nothing_even_when_its_hint_is_lost(token: str, node: Any) -> None:
     await poll(token).done()
     await NodeToken.objects.filter(node_pk=node.pk).aupdate(revoked_at=timezone.now())

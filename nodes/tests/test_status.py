@@ -71,49 +71,38 @@ def test_durations_in_words(seconds: float, words: str) -> None:
 percent = st.none() | st.sampled_from([0.0, 84.9, 85.0, 89.99, 90.0, 95.0, 97.0, 100.0]) | st.floats(0, 100)
 
 
-@pytest.mark.django_db
-@hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    silence=st.none() | st.integers(0, 2000).filter(lambda s: s not in (600, 30 + 10, 180 + 10, 900 + 10)),
-    interval=st.sampled_from([10, 60, 300]),
-    cpu=percent,
-    memory=percent,
-    disk=percent,
-    offset=st.none() | st.sampled_from([-4000.0, -300.0, 0.0, 300.0, 300.5]),
-    announced=st.sampled_from(Status.values),
-    spool=st.sampled_from(["", "only 3 MiB free"]),
-    is_clone=st.booleans(),
-    is_settling=st.booleans(),
+one_node = st.fixed_dictionaries(
+    {
+        "silence": st.none() | st.integers(0, 2000).filter(lambda s: s not in (600, 30 + 10, 180 + 10, 900 + 10)),
+        "interval_seconds": st.sampled_from([10, 60, 300]),
+        "cpu_percent": percent,
+        "memory_percent": percent,
+        "disk_percent": percent,
+        "clock_offset_seconds": st.none() | st.sampled_from([-4000.0, -300.0, 0.0, 300.0, 300.5]),
+        "announced_status": st.sampled_from(Status.values),
+        "metrics": st.sampled_from([{}, {"spool_unwritable": "only 3 MiB free"}]),
+        "is_clone": st.booleans(),
+    }
 )
-def test_python_and_sql_agree(
-    silence: int | None,
-    interval: int,
-    cpu: float | None,
-    memory: float | None,
-    disk: float | None,
-    offset: float | None,
-    announced: str,
-    spool: str,
-    is_clone: bool,
-    is_settling: bool,
-) -> None:
+
+
+@pytest.mark.django_db
+@hypothesis_settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(fleet=st.lists(one_node, min_size=10, max_size=10), is_settling=st.booleans())
+def test_python_and_sql_agree(fleet: list[dict[str, Any]], is_settling: bool) -> None:
     Node.objects.all().delete()
     now = selectors.database_now()  # within a transaction the database's clock stands still
-    make_node(
-        "web-1",
-        last_seen_at=None if silence is None else now - timedelta(seconds=silence),
-        interval_seconds=interval,
-        cpu_percent=cpu,
-        memory_percent=memory,
-        disk_percent=disk,
-        clock_offset_seconds=offset,
-        announced_status=announced,
-        metrics={"spool_unwritable": spool} if spool else {},
-        clone_suspected_at=now if is_clone else None,
-    )
+    nodes = []
+    for number, facts in enumerate(fleet):
+        silence, is_clone = facts["silence"], facts["is_clone"]
+        given = {name: value for name, value in facts.items() if name not in ("silence", "is_clone")}
+        given["last_seen_at"] = None if silence is None else now - timedelta(seconds=silence)
+        given["clone_suspected_at"] = now if is_clone else None
+        nodes.append(Node(node_id=f"web-{number}", **given))
+    Node.objects.bulk_create(nodes)
     rules = Rules(is_settling=is_settling)
-    node = Node.objects.judged(rules).get()
-    assert node.effective_status == judge(selectors.facts_of(node, now), rules).status  # type: ignore[attr-defined]
+    for node in Node.objects.judged(rules):
+        assert node.effective_status == judge(selectors.facts_of(node, now), rules).status  # type: ignore[attr-defined]
 
 
 @pytest.mark.django_db
