@@ -77,7 +77,7 @@ class Dashboard(EventStream):
         channel = self.channels.setdefault(key, self.channel)
         channel.viewers += 1
         try:
-            async with channel.feed.join() as box:
+            async with channel.feed.join(self.write_at_once) as box:
                 yield await in_thread(channel.snapshot)
                 while True:
                     yield await box.take(WAIT_SECONDS)

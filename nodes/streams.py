@@ -144,7 +144,7 @@ class NodeStream(EventStream):
     async def frames(self) -> AsyncGenerator[bytes, None]:
         NodeStream.viewers += 1
         try:
-            async with feed.join() as box:
+            async with feed.join(self.write_at_once) as box:
                 yield await snapshots.take()
                 while True:
                     yield await box.take(WAIT_SECONDS)

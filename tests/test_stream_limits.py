@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 
 from accounts import jwt
 from accounts.models import User
-from hyprbox.lib import live, sse
+from hyprbox.lib import lanes, live, sse
 from hyprbox.lib.errors import Overloaded
-from hyprbox.lib.sse import BUFFER_BYTES, EventStream, Mailbox, frame
+from hyprbox.lib.sse import BUFFER_BYTES, EventStream, Mailbox, chunk_of, frame
 from nodes import streams
 from nodes.models import Node
 from nodes.streams import NodeStream
@@ -91,21 +92,81 @@ def test_silence_is_broken_by_a_comment(vera: User, monkeypatch: pytest.MonkeyPa
     assert watch(jwt.access_token(vera), work) == [sse.COMMENT] * 3
 
 
+def cannot_write(chunk: bytes) -> bool:
+    return False
+
+
+async def test_who_waits_gets_it_at_once_and_in_order() -> None:
+    """What comes while something is on its way to the viewer waits behind that."""
+    wire: list[bytes] = []
+    is_free = True
+
+    def write(chunk: bytes) -> bool:
+        if is_free:
+            wire.append(chunk)
+        return is_free
+
+    box = Mailbox(write)
+    box.put(b"one", chunk_of(b"one"))  # nobody waits yet: the viewer is being sent its snapshot
+    assert (wire, await box.take(1.0)) == ([], b"one")
+    waiting = asyncio.ensure_future(box.take(1.0))
+    await asyncio.sleep(0)
+    box.put(b"two", chunk_of(b"two"))
+    assert (wire, waiting.done()) == ([b"3\r\ntwo\r\n"], False)
+    is_free = False  # the wire is full
+    box.put(b"three", chunk_of(b"three"))
+    is_free = True
+    box.put(b"four", chunk_of(b"four"))
+    assert (len(wire), await waiting) == (1, b"threefour")
+
+
+def test_a_credential_in_doubt_is_written_nothing_at_once(vera: User, web_1: Node) -> None:
+    wire: list[bytes] = []
+
+    def write(chunk: bytes) -> bool:
+        wire.append(chunk)
+        return True
+
+    async def work(viewer: Viewer) -> None:
+        await viewer.until("snapshot")
+        [stream] = EventStream._per_actor[str(vera.pk)]
+        await asyncio.sleep(0.1)  # until it waits
+        await sync_to_async(publish_change)(web_1)
+        await until(lambda: wire)
+        live.hub.deliver(live.Event(live.CREDENTIALS, {"user": str(vera.pk)}))
+        assert stream._is_in_doubt
+        await sync_to_async(publish_change)(web_1)
+        await viewer.until("heartbeat")  # the ordinary way, which asks first
+        assert len(wire) == 1 and not stream._is_in_doubt
+
+    watch(jwt.access_token(vera), work, **{lanes.CHUNKS: write})
+
+
+def publish_change(node: Node) -> None:
+    live.publish("nodes", node=[str(node.pk)])
+
+
+async def until(holds: Callable[[], Any]) -> None:
+    async with asyncio.timeout(5):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
 async def test_what_waits_for_a_slow_reader_is_bounded() -> None:
-    box = Mailbox()
+    box = Mailbox(cannot_write)
     for _ in range(64):
-        box.put(b"x" * 4096)
+        box.put(b"x" * 4096, b"")
     assert not box.is_overflowing and box._size == BUFFER_BYTES
     for _ in range(1000):
-        box.put(b"x" * 4096)
+        box.put(b"x" * 4096, b"")
     assert box.is_overflowing and box._size <= BUFFER_BYTES
     with pytest.raises(Overloaded):
         await box.take(1.0)
 
 
 async def test_one_large_frame_is_no_reason_to_end() -> None:
-    box = Mailbox()
-    box.put(b"x" * 2 * BUFFER_BYTES)
+    box = Mailbox(cannot_write)
+    box.put(b"x" * 2 * BUFFER_BYTES, b"")
     assert len(await box.take(1.0)) == 2 * BUFFER_BYTES
 
 
@@ -131,11 +192,11 @@ def test_who_reads_too_slowly_is_told_and_ended(vera: User, web_1: Node) -> None
         while not any(b"snapshot" in message.get("body", b"") for message in said):
             await asyncio.sleep(0.01)
         [box] = streams.feed._boxes
-        box.put(frame("heartbeat", {}))  # the reader takes this one, and stops
+        box.put(frame("heartbeat", {}), b"")  # the reader takes this one, and stops
         while not any(b"event: heartbeat" in message.get("body", b"") for message in said):
             await asyncio.sleep(0.01)
         for _ in range(70):
-            box.put(frame("heartbeat", {"x": "y" * 4096}))
+            box.put(frame("heartbeat", {"x": "y" * 4096}), b"")
         assert box.is_overflowing and box._size <= BUFFER_BYTES
         reads.set()
         while said[-1].get("more_body") is not False:

@@ -24,6 +24,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # In the scope of a request whose bad bearer token somebody in front counts and tells of.
 BEARER_IS_COUNTED = "hyprbox.bearer_is_counted"
+# A way to write a chunk of the answer's body at once, a Callable[[bytes], bool]: False when it has to go the ordinary way.
+CHUNKS = "hyprbox.chunks"
 DRAIN_LIMIT = 32 * 1024 * 1024
 BODY_SECONDS = 30.0
 MAX_HEADER_BYTES = 16 * 1024

@@ -2,7 +2,7 @@
 
 `uvicorn --http hyprbox.lib.protocol:Protocol`. A POST to an address in `lanes.direct` is first offered to what is found
 there, in the same turn of the event loop and without a task: a heartbeat in which all is as usual needs nothing that
-ASGI gives. And because a node sends the same headers each time, a head that was read once is known by its digest, and
+ASGI gives. A stream finds in its scope a way to write a chunk of its body in the same manner (`lanes.CHUNKS`). And because a node sends the same headers each time, a head that was read once is known by its digest, and
 a request with that head that comes in one piece is not parsed again. Whatever is not taken goes the ordinary way, and
 so does everything under another server: same answers, more work.
 """
@@ -137,7 +137,10 @@ class Protocol(Patient):
         super().on_message_begin()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        if cycle.scope["path"] not in lanes.direct or cycle.scope["method"] != "POST" or cycle.waiting_for_100_continue:
+        scope: Any = cycle.scope
+        if scope["method"] == "GET":
+            scope[lanes.CHUNKS] = Chunks(cycle)
+        if scope["path"] not in lanes.direct or scope["method"] != "POST" or cycle.waiting_for_100_continue:
             super()._start_asgi_task(cycle, app)
         elif cycle.more_body:
             self._waiting = cycle, app
@@ -192,6 +195,22 @@ class Reply:
 
     def send_error(self, error: HyprBoxError, request_id: str) -> None:
         self.send(error.status, lanes.rendered_error(error, request_id))
+
+
+class Chunks:
+    """Writes a chunk of an answer's body at once; False when it has to go the ordinary way, which also waits."""
+
+    __slots__ = ("_cycle",)
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+
+    def __call__(self, chunk: bytes) -> bool:
+        cycle = self._cycle
+        if not cycle.chunked_encoding or cycle.response_complete or cycle.disconnected or cycle.flow.write_paused:
+            return False
+        cycle.transport.write(chunk)
+        return True
 
 
 def _remember(digest: bytes, head: Head) -> None:

@@ -52,17 +52,30 @@ def frame(event: str, data: Any, *, id: str | None = None) -> bytes:
     return (head + "".join(f"data: {line}\n" for line in text.split("\n")) + "\n").encode("utf-8", "replace")
 
 
-class Mailbox:
-    """Frames on their way to one viewer: at most 256 KiB, then the viewer is too slow and has to reconnect."""
+def chunk_of(data: bytes) -> bytes:
+    """`data` as one chunk of an HTTP/1.1 body."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
-    def __init__(self) -> None:
+
+class Mailbox:
+    """Frames on their way to one viewer: at most 256 KiB, then the viewer is too slow and has to reconnect.
+
+    `write` may put a chunk on the viewer's wire at once; False when that cannot be. It is asked only while nothing waits
+    and everything before has been sent, so that the order stays.
+    """
+
+    def __init__(self, write: Callable[[bytes], bool]) -> None:
+        self._write = write
         self._frames: deque[bytes] = deque()
         self._size = 0
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.is_overflowing = False
 
-    def put(self, data: bytes) -> None:
+    def put(self, data: bytes, chunk: bytes) -> None:
+        """One frame, and the same as a chunk."""
+        if self._is_idle() and self._write(chunk):
+            return
         if self._size + len(data) > BUFFER_BYTES and self._frames:
             self.is_overflowing = True
         else:
@@ -88,6 +101,9 @@ class Mailbox:
         self._frames.clear()
         self._size = 0
         return data
+
+    def _is_idle(self) -> bool:
+        return self._waiter is not None and not self._waiter.done()
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -121,7 +137,10 @@ class Rechecks:
 
 
 class Feed:
-    """One rendered stream for many viewers: hints come in, `render(events)` makes one frame, all mailboxes get it."""
+    """One rendered stream for many viewers: hints come in, `render(events)` makes one frame, all mailboxes get it.
+
+    A thousand viewers, twenty times a second: who waits gets it on the wire in the feed's own turn of the event loop.
+    """
 
     def __init__(self, topics: tuple[str, ...], render: Callable[[list[live.Event]], Awaitable[bytes]]) -> None:
         self.topics = topics
@@ -130,14 +149,15 @@ class Feed:
         self._task: asyncio.Task[None] | None = None
 
     @contextlib.asynccontextmanager
-    async def join(self) -> AsyncIterator[Mailbox]:
+    async def join(self, write: Callable[[bytes], bool]) -> AsyncIterator[Mailbox]:
+        """A viewer's mailbox; `write` as it says."""
         await live.listener.ensure()
         loop = asyncio.get_running_loop()
         if self._task is None or self._task.done() or self._task.get_loop() is not loop:
             self._boxes = set()
             self._task = loop.create_task(self._run(), name=f"feed-{'-'.join(self.topics)[:60]}")
             await asyncio.sleep(0)  # so that it has subscribed before the viewer takes its snapshot
-        box = Mailbox()
+        box = Mailbox(write)
         self._boxes.add(box)
         try:
             yield box
@@ -158,8 +178,9 @@ class Feed:
                     await asyncio.sleep(1)
                     data = await self._resync()
                 if data:
+                    chunk = chunk_of(data)
                     for box in self._boxes:
-                        box.put(data)
+                        box.put(data, chunk)
 
     async def _resync(self) -> bytes:
         try:
@@ -193,6 +214,11 @@ class EventStream(AsyncConsumer):  # type: ignore[misc]
     def frames(self) -> AsyncGenerator[bytes]:
         """The stream's bytes; yields b"" when there was nothing for a while."""
         raise NotImplementedError
+
+    def write_at_once(self, chunk: bytes) -> bool:
+        """For `Feed.join`: not while the credential is in doubt, and not under a server that cannot."""
+        write: Callable[[bytes], bool] | None = self.scope.get(lanes.CHUNKS)
+        return write is not None and not self._is_in_doubt and write(chunk)
 
     async def http_request(self, message: dict[str, Any]) -> None:
         if self._task is not None:

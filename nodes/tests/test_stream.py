@@ -31,10 +31,11 @@ Event = tuple[str, Any]
 class Viewer:
     """One open stream, read event by event."""
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: str, **more: Any) -> None:
+        """`more` is in the scope."""
         headers = [(b"authorization", f"Bearer {token}".encode())] if token else []
         scope = {"type": "http", "method": "GET", "path": "/api/stream/nodes", "query_string": b"", "headers": headers}
-        self._app = ApplicationCommunicator(NodeStream.as_asgi(), {**scope, "client": ("127.0.0.1", 1)})
+        self._app = ApplicationCommunicator(NodeStream.as_asgi(), {**scope, "client": ("127.0.0.1", 1), **more})
         self._buffer = ""
 
     async def open(self) -> int:
@@ -63,9 +64,9 @@ class Viewer:
         await self._app.wait(2)
 
 
-def watch(token: str, work: Callable[[Viewer], Awaitable[Any]]) -> Any:
+def watch(token: str, work: Callable[[Viewer], Awaitable[Any]], **more: Any) -> Any:
     async def whole() -> Any:
-        viewer = Viewer(token)
+        viewer = Viewer(token, **more)
         assert await viewer.open() == 200
         try:
             return await asyncio.wait_for(work(viewer), 10)
