@@ -24,6 +24,7 @@ from audit import sequencer
 from audit import services as audit
 from hyprbox.lib.actors import Actor
 from hyprbox.lib.logs import HIDDEN
+from hyprbox.lib.postgres import EmbeddedPostgres
 from tests import factories
 from tests.client import ApiClient
 
@@ -94,6 +95,23 @@ def dump() -> str:
         with connection.connection.cursor().copy(f"COPY (SELECT * FROM {table}) TO STDOUT") as copy:
             blocks += [bytes(block).decode() for block in copy]
     return "".join(blocks)
+
+
+def wal_segment() -> str:
+    """The name of the file to which the database writes ahead just now."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_walfile_name(pg_current_wal_insert_lsn())")
+        return str(cursor.fetchone()[0])
+
+
+def wal_since(first: str) -> str:
+    """What was written ahead from that file on, as it lies on the disk: what is rolled back is there as well."""
+    cluster = EmbeddedPostgres(settings.HYPRBOX_VAR_DIR)
+    cluster.execute("CHECKPOINT")  # whatever is still in memory
+    last = wal_segment()
+    files = [path for path in (cluster.place.data / "pg_wal").iterdir() if first <= path.name <= last]
+    assert files
+    return "".join(path.read_bytes().decode("latin-1") for path in sorted(files))
 
 
 def log_in_and_out(api: ApiClient, user: User, canaries: Canaries) -> ApiClient:
@@ -205,7 +223,7 @@ def keys_of_the_house(canaries: Canaries) -> None:
 def test_thirty_secrets_are_nowhere(
     api: ApiClient, ada: User, otto: User, vera: User, log: io.StringIO, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    canaries = Canaries()
+    canaries, first_segment = Canaries(), wal_segment()
     keys_of_the_house(canaries)
     admin = log_in_and_out(api, ada, canaries)
     passwords_everywhere(admin, api, otto, canaries)
@@ -228,6 +246,7 @@ def test_thirty_secrets_are_nowhere(
     assert "api.failed" in logged and HIDDEN in logged  # the defect is told, without what it carried
     assert canaries.found_in(logged) == []
     assert canaries.found_in(dump()) == []
+    assert canaries.found_in(wal_since(first_segment)) == []
     assert canaries.found_in("\n".join(canaries.seen)) == []
     assert canaries.found_in("\n".join(message.body for message in mail.outbox)) == [
         "a link to a new password",
@@ -245,5 +264,7 @@ def test_a_canary_would_be_found(db: None) -> None:
     for before in ("", "a", "ab", "abc"):
         assert canaries.found_in(base64.b64encode(f"{before}{secret} after".encode()).decode()) == ["one"], before
     with connection.cursor() as cursor:
+        first_segment = wal_segment()
         cursor.execute("INSERT INTO audit_denial VALUES (%s, now(), 1, NULL, 0)", [secret])
     assert canaries.found_in(dump()) == ["one"]
+    assert canaries.found_in(wal_since(first_segment)) == ["one"]
