@@ -190,7 +190,7 @@ def test_people_and_what_is_theirs(filled: Filled) -> None:
 
 def test_presets(filled: Filled) -> None:
     filled.see(NAMES, "/presets/")
-    for number, name in enumerate(NAMES):
+    for number, name in list(enumerate(NAMES))[::2]:
         filled.see([name], f"/presets/hostile-{number}/")
     for number, name in list(enumerate(NAMES))[::3]:
         filled.see([name], f"/presets/hostile-{number}/revisions/")
@@ -219,7 +219,7 @@ def test_the_audit_log(filled: Filled) -> None:
 
 
 def test_addresses_of_pages(filled: Filled) -> None:
-    for text in NAMES:
+    for text in NAMES[::3]:
         filled.see([text], f"/?{urlencode({'q': text, 'group': text, 'tag': text, 'sort': text, 'view': text})}")
     for text in bundles(240):
         filled.see([text], f"/audit/?{urlencode({'actor': text, 'target': text, 'action': text, 'since': text})}")
@@ -310,6 +310,11 @@ def test_forms_that_are_refused(filled: Filled) -> None:
 
 def test_what_is_said_while_one_types(filled: Filled) -> None:
     page, everything = filled.page, " ".join(TEXTS)
+    filled.open("/?view=table")
+    for text in bundles(110):
+        page.locator("#q").fill(f"zzz {text}")
+        expect(page.locator("#nodes .empty")).to_contain_text(f"“zzz {text}”")
+        filled.detector.check(page)
     filled.open("/presets/hostile-0/")
     page.locator("#v-SHAPED").fill(everything)
     expect(page.locator("#note-SHAPED")).to_contain_text("characters")
