@@ -17,6 +17,7 @@ from audit.models import Event
 from audit.verifying import CannotTell, Report
 from hyprbox.lib.actors import Capability, require
 from hyprbox.lib.api import Pages, StrictSerializer, actor_of, parse_query
+from hyprbox.lib.paging import LongPaginator
 
 
 class EventSerializer(serializers.ModelSerializer[Event]):
@@ -80,7 +81,7 @@ class EventPages(Pages):
             return shown
         self.request, self.page = request, None
         size = self.get_page_size(request) or self.page_size
-        self.total = queryset.count()
+        self.total = LongPaginator(queryset, size).count
         found = selectors.slice_of(queryset, size=size, before=before)
         self.last = found.older_than
         return found.events

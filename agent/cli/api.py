@@ -23,6 +23,7 @@ from agent.client import _ModernTls, _short
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 60.0
 PAGE_SIZE = 200
+MOST_COUNTED = 10_000
 TRIES = 4
 MAX_WAIT_SECONDS = 10
 _EXITS = {400: USAGE, 403: FORBIDDEN, 404: NOT_FOUND, 413: USAGE, 422: USAGE, 429: UNREACHABLE}
@@ -88,6 +89,7 @@ class Api:
         return found if limit is None else found[:limit]
 
     def count(self, path: str, params: Mapping[str, Any]) -> int:
+        """How many rows there are; over `MOST_COUNTED` the server says no more than that."""
         return int(self.get(path, {**params, "page_size": 1})["count"])
 
     def call(

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from agent.cli import printing
-from agent.cli.api import Api
+from agent.cli.api import MOST_COUNTED, Api
 from agent.cli.base import command, current
 from agent.cli.printing import Column
 
@@ -47,15 +47,19 @@ def _summary(api: Api) -> dict[str, Any]:
     }
 
 
+def _told(count: int) -> str:
+    return f"{count:,}" if count <= MOST_COUNTED else f"more than {MOST_COUNTED:,}"
+
+
 def _print(summary: dict[str, Any]) -> None:
     nodes, jobs = summary["nodes"], summary["jobs"]
     by_status = ", ".join(f"{nodes[name.lower()]:,} {name.lower()}" for name in STATUSES if nodes[name.lower()])
-    day = f"{jobs['succeeded_24h']:,} succeeded, {jobs['failed_24h']:,} failed in 24 h"
+    day = f"{_told(jobs['succeeded_24h'])} succeeded, {_told(jobs['failed_24h'])} failed in 24 h"
     printing.facts(
         {
             "Control plane": f"{summary['url']}, as {summary['user']['email']} ({summary['user']['role']})",
             "Nodes": f"{nodes['total']:,}" + (f": {by_status}" if by_status else ""),
-            "Jobs": f"{jobs['running']:,} running, {jobs['queued']:,} queued; {day}",
+            "Jobs": f"{_told(jobs['running'])} running, {_told(jobs['queued'])} queued; {day}",
         }
     )
     if summary["attention"]:

@@ -21,6 +21,7 @@ from rest_framework.response import Response
 from hyprbox.lib import errors
 from hyprbox.lib.actors import Actor, Kind
 from hyprbox.lib.middleware import as_hyprbox_error, tell_refusal
+from hyprbox.lib.paging import MOST_PAGES, LongPaginator
 
 MAX_DEPTH = 20
 MAX_KEYS = 1000
@@ -201,8 +202,9 @@ def flatten(found: Any, prefix: str = "") -> dict[str, list[str]]:
 
 
 class Pages(PageNumberPagination):
-    """`page` and `page_size` (at most 200); out of range is 400, not a surprise."""
+    """`page` and `page_size` (at most 200); out of range is 400, not a surprise. `count` is that of `LongPaginator`."""
 
+    django_paginator_class = LongPaginator
     page_size = 50
     page_size_query_param = "page_size"
     max_page_size = 200
@@ -215,7 +217,7 @@ class Pages(PageNumberPagination):
 
     def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any] | None:
         text = request.query_params.get("page", "")
-        if text and not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= 1_000_000):
+        if text and not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MOST_PAGES):
             raise errors.InvalidInput(fields={"page": ["A whole number from 1."]})
         try:
             return super().paginate_queryset(queryset, request, view)

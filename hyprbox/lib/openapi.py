@@ -16,6 +16,7 @@ from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
 from rest_framework import serializers
 
 from hyprbox.lib.api import Pages, StrictSerializer
+from hyprbox.lib.paging import MOST_COUNTED
 
 Shape = dict[str, Any]
 PERSON, AGENT, ANYONE = "person", "agent", "anyone"
@@ -234,7 +235,9 @@ class TableSchema(AutoSchema):
     def _page_of(self, page: Page) -> Shape:
         rows = self.resolve_serializer(page.rows, "response").ref
         link = nullable({"type": "string", "format": "uri"})
-        return shape(count={"type": "integer", "minimum": 0}, next=link, previous=link, results=list_of(rows))
+        told = f"Counted to {MOST_COUNTED:,}; one more stands for all that are more."
+        count = {"type": "integer", "minimum": 0, "maximum": MOST_COUNTED + 1, "description": told}
+        return shape(count=count, next=link, previous=link, results=list_of(rows))
 
     def _map_basic_serializer(self, serializer: Any, direction: str) -> Shape:
         """What is strict in the code is closed here; every field of an answer is there."""

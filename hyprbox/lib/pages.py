@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from django.core.paginator import Page, Paginator
+from django.core.paginator import Page
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -13,6 +13,7 @@ from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme, urlencode
 
 from hyprbox.lib.actors import Actor, Capability, require
+from hyprbox.lib.paging import LongPaginator
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,4 +65,4 @@ def safe_next(request: HttpRequest, default: str = "/") -> str:
 
 def page_of(request: HttpRequest, rows: QuerySet[Any] | list[Any], size: int) -> Page[Any]:
     """The page that `?page=` asks for; the nearest one when there is no such page."""
-    return Paginator(rows, size).get_page(request.GET.get("page"))
+    return LongPaginator(rows, size).get_page(request.GET.get("page"))
