@@ -145,3 +145,40 @@ def test_only_jobs_that_would_be_shown_are_called_new(ada: Page, house: House) -
         expect(new).to_be_hidden()
         for job_id in jobs[1:]:
             cancel(job_id)
+
+
+def test_a_page_that_was_open_while_more_than_ten_failed_asks_for_the_name(ada: Page, house: House) -> None:
+    names = [f"failing-{number:02d}" for number in range(11)]
+    agents = []
+    with house.api() as api:
+        for name in names:
+            made = api.post("/api/tokens", json={"name": name, "node_id": name})
+            assert made.status_code == 201, made.text
+            client = httpx.Client(base_url=house.url, timeout=40)
+            client.headers["Authorization"] = f"Bearer {made.json()['token']}"
+            agents.append(Agent(client, name))
+        order = {"preset": "system-report", "variables": {}, "node_ids": names, "confirm": "system-report"}
+        batch = api.post("/api/jobs/batches", json=order)
+        assert batch.status_code == 201, batch.text
+    ada.goto(f"/jobs/batches/{batch.json()['id']}/")
+    at_once = ada.locator("form.if-few-failed").get_by_role("button", name="Retry the failed ones")
+    asking = ada.get_by_role("button", name="Retry the failed ones", exact=True).and_(ada.locator("a"))
+    expect(at_once).to_be_hidden()
+    agents[0].take().end(3)
+    expect(at_once).to_be_visible()
+    expect(asking).to_be_hidden()
+    for one in agents[1:]:
+        one.take().end(3)
+    expect(asking).to_be_visible()
+    expect(at_once).to_be_hidden()
+    asking.click()
+    again = ada.get_by_role("button", name="Run them again")
+    expect(again).to_be_disabled()
+    ada.get_by_label("Type system-report to confirm").fill("system-report")
+    again.click()
+    expect(ada.locator("h1")).to_contain_text("System report")
+    expect(ada.locator("#batch-state")).to_contain_text("0 of 11 ended")
+    with house.api() as api:
+        assert api.post(f"/api/jobs/batches/{ada.url.split('/')[-2]}/cancel", json={}).status_code == 200
+    for one in agents:
+        one.client.close()
