@@ -160,23 +160,27 @@ async def refuse(scope: lanes.Scope, send: lanes.Send, error: HyprBoxError) -> N
     if scope["path"].startswith("/api/"):
         await lanes.answer_error(send, error, request_id)
         return
-    body = _page(error)
+    body = _page(error, scope, request_id)
     sent = [*_PAGE_HEADERS, (b"content-length", b"%d" % len(body)), (b"x-request-id", request_id.encode())]
     sent += [(name.encode(), value.encode()) for name, value in lanes.error_headers(error).items()]
     await send({"type": "http.response.start", "status": error.status, "headers": sent})
     await send({"type": "http.response.body", "body": body})
 
 
-def _page(error: HyprBoxError) -> bytes:
-    """Rendered once for each message, for it is needed when there is least time."""
-    if error.message not in _pages:
+def _page(error: HyprBoxError, scope: lanes.Scope, request_id: str) -> bytes:
+    """Rendered once for each message and theme, for it is needed when there is least time."""
+    theme = found[1] if (found := _THEME.search(lanes.header(scope, b"cookie"))) else ""
+    if (error.message, theme) not in _pages:
         request = HttpRequest()
-        request.method, request.path = "GET", "/"
-        _pages[error.message] = error_response(request, error).content
-    return _pages[error.message]
+        request.method, request.COOKIES = "GET", {"hb_theme": theme}
+        request.id = _ID  # type: ignore[attr-defined]
+        _pages[error.message, theme] = error_response(request, error).content
+    return _pages[error.message, theme].replace(_ID.encode(), request_id.encode())
 
 
-_pages: dict[str, bytes] = {}
+_THEME = re.compile(r"(?:^|;\s*)hb_theme=(dark|light)(?:;|$)")
+_ID = "the-id-of-the-request"
+_pages: dict[tuple[str, str], bytes] = {}
 _PAGE_HEADERS = [
     (b"content-type", b"text/html; charset=utf-8"),
     (b"cache-control", b"no-store"),

@@ -11,6 +11,7 @@ from django.test.client import RequestFactory
 
 from accounts.models import User
 from hyprbox import views
+from hyprbox.gate import door
 from hyprbox.lib import errors
 from hyprbox.lib.middleware import error_response
 
@@ -20,7 +21,9 @@ from hyprbox.lib.middleware import error_response
     [
         (errors.Forbidden(), 403, "You may not do that"),
         (errors.NotFound(), 404, "There is no such page"),
+        (errors.MethodNotAllowed(), 405, "There is nothing to open here"),
         (errors.Conflict(), 409, "not possible in the present state"),
+        (errors.BodyTooLarge(), 413, "That is too large"),
         (errors.RateLimited(), 429, "Too many requests"),
         (errors.HyprBoxError(), 500, "Your servers are not affected"),
         (errors.Unavailable(), 503, "The database cannot be reached"),
@@ -59,13 +62,36 @@ def test_htmx_is_led_to_sign_in(client: Client, db: None) -> None:
     assert answer["HX-Redirect"] == "/login/" and answer.status_code == 401
 
 
-def test_the_address_of_a_form_is_a_page_for_who_comes_back_to_it(client: Client, vera: User) -> None:
-    client.force_login(vera)
-    answer = client.get("/profile/keys/")
-    assert (answer.status_code, answer["Allow"]) == (405, "POST")
-    assert "This address only takes what a form sends." in answer.content.decode()
-
-
 def test_an_unknown_api_address_answers_json(rf: RequestFactory) -> None:
     answer = views.api_not_found(rf.get("/api/x"))
     assert answer["Content-Type"] == "application/json" and answer.status_code == 404
+
+
+def test_the_address_of_a_form_is_a_page_for_who_comes_back_to_it(client: Client, vera: User) -> None:
+    client.force_login(vera)
+    for path, allowed in (("/jobs/stop/", "POST"), ("/logout/", "POST"), ("/profile/keys/", "POST")):
+        answer = client.get(path)
+        assert (answer.status_code, answer["Allow"]) == (405, allowed)
+        page = answer.content.decode()
+        assert "There is nothing to open here" in page and "This address only takes what a form sends." in page
+        assert answer["X-Request-Id"] in page
+    assert client.post("/jobs/").status_code == 405
+    assert client.put("/api/jobs").json()["error"]["code"] == "method_not_allowed"
+
+
+async def test_a_page_of_the_gate_has_the_request_id_and_the_theme() -> None:
+    for theme, cookie in (("dark", b"hb_theme=dark"), ("light", b"a=b; hb_theme=light; c=d"), ("", b"hb_theme=<b>")):
+        for request_id in ("first-id", "second-id"):
+            sent: list[dict[str, Any]] = []
+
+            async def send(message: dict[str, Any], sent: list[dict[str, Any]] = sent) -> None:
+                sent.append(message)
+
+            headers = [(b"cookie", cookie), (b"x-request-id", request_id.encode())]
+            await door.refuse({"path": "/jobs/", "headers": headers}, send, errors.RateLimited())
+            start, page = sent[0], sent[1]["body"].decode()
+            told = dict(start["headers"])
+            assert start["status"] == 429 and told[b"content-length"] == b"%d" % len(sent[1]["body"])
+            assert told[b"x-request-id"].decode() == request_id and f"request {request_id}" in page
+            assert (f'data-theme="{theme}"' in page) if theme else "data-theme" not in page
+            assert 'href="">Try again' in page  # wherever this was

@@ -57,6 +57,21 @@ def test_errors_are_pages(ada: Page, watch: Watch) -> None:
         expect(ada.locator(".error-page .hint")).to_contain_text("request")
 
 
+def test_an_address_that_only_takes_forms_is_a_page(ada: Page, watch: Watch) -> None:
+    watch.expect("405")
+    answer = ada.goto("/jobs/stop/")
+    assert answer is not None and answer.status == 405
+    expect(ada.get_by_role("heading", level=1)).to_have_text("There is nothing to open here")
+
+
+def test_a_page_follows_its_window(ada: Page, agent: Agent) -> None:
+    ada.goto("/?range=1h")
+    ada.locator(".chart[data-ready] canvas").first.wait_for()
+    ada.set_viewport_size({"width": 390, "height": 844})
+    ada.wait_for_function("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    ada.wait_for_function("document.querySelector('.chart canvas').clientWidth < 390")
+
+
 @pytest.mark.parametrize("path", ["/settings/tokens/", "/audit/"])
 def test_a_viewer_is_kept_out_of_what_admins_see(vera: Page, watch: Watch, path: str) -> None:
     watch.expect("403")
