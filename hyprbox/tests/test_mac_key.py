@@ -9,16 +9,21 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
-from accounts import recovery
-from accounts.models import User
+from accounts import keys, people, recovery
+from accounts.models import Passkey, User
 from accounts.selectors import find_active
 from accounts.tests.apps import Clock, give_app
 from audit import sealed
+from audit.actions import Action
 from audit.models import Event
+from audit.services import record
 from hyprbox import integrity
 from hyprbox.lib import mackey, rowmac, seals
 from hyprbox.lib.actors import Actor
 from hyprbox.management.commands import mac_key
+from jobs import drift
+from presets import services as presets
+from presets.tests.test_custom import TEXT
 from tests import factories
 
 pytestmark = pytest.mark.django_db
@@ -67,6 +72,23 @@ def test_rotation_seals_what_fits_and_names_what_does_not(path: Path, web_1: Any
     users[0].refresh_from_db()
     forge(users[0], old)
     assert find_active(str(users[0].pk)) is None
+
+
+def test_rotation_seals_rows_of_every_kind(path: Path, ada: User, web_1: Any) -> None:
+    by = factories.as_actor(ada)
+    factories.make_token(web_1)
+    keys.create_key(by=by, name="deploy", scopes=["read"])
+    people.invite(by=by, email="new@example.com", role="viewer")
+    presets.create_preset(by=by, text=TEXT)
+    presets.save_revision(by=by, name="motd", text=TEXT.replace("title: ", "title: The "))
+    drift.create_pin(by=by, preset="time-sync", variables={}, node_id="web-1")
+    passkey = sealed.create(Passkey(user=ada, name="key", credential_id=b"id", public_key=b"key"))
+    record(Action.PASSKEY_CREATED, by=by, row=passkey)
+    kinds = rowmac.models_with_seals()
+    assert [model for model in kinds if not model._default_manager.exists()] == []
+    assert run("rotate")[1] == "" and bad() == []
+    rows = [row for model in kinds for row in model._default_manager.all()]
+    assert [row for row in rows if not rowmac.is_under_first_key(row)] == []
 
 
 def test_between_its_halves_both_keys_hold(path: Path) -> None:

@@ -196,7 +196,13 @@ def test_an_unknown_preset_is_said_so(ada: User) -> None:
 
 
 @pytest.mark.parametrize(
-    "statement", ["UPDATE presets_presetrevision SET note = 'x'", "DELETE FROM presets_presetrevision"]
+    "statement",
+    [
+        "UPDATE presets_presetrevision SET note = 'x'",
+        "UPDATE presets_presetrevision SET note = 'x', mac = ''",
+        "UPDATE presets_presetrevision SET row_version = 9",
+        "DELETE FROM presets_presetrevision",
+    ],
 )
 def test_the_database_refuses_to_change_a_revision(motd: PresetRevision, statement: str) -> None:
     with pytest.raises(DatabaseError, match="is final"), transaction.atomic(), connection.cursor() as cursor:
