@@ -363,3 +363,19 @@ def test_an_operator_does_it_all_from_the_command_line(
     _audit_from_the_command_line(running, hyprbox, tmp_path)
     hyprbox("logout")
     hyprbox("status", code=3)
+
+
+def test_jobs_run_on_when_the_signing_key_is_replaced(running: House, api: httpx.Client, node_id: str) -> None:
+    """The agent that pinned the first key learns of the next two by itself, and keeps running jobs."""
+    order = {"preset": "system-report", "variables": {}, "node_id": node_id}
+    signed_with = [finished(api, api.post("/api/jobs", json=order).json()["id"])]
+    for flags in ([], ["--now"]):
+        subprocess.run(
+            [sys.executable, "manage.py", "signing_key", "rotate", *flags],
+            env=running.environment(), cwd=ROOT, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        signed_with.append(finished(api, api.post("/api/jobs", json=order).json()["id"]))
+    assert [job["status"] for job in signed_with] == ["SUCCEEDED"] * 3
+    assert len({job["signature"] for job in signed_with}) == 3
+    pinned = json.loads((running.folder / "agent/keys.json").read_text())
+    assert (pinned["version"], [key["retired"] for key in pinned["keys"]].count(False)) == (4, 1)
