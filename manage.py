@@ -15,8 +15,9 @@ from django.core.management import execute_from_command_line
 from django.db import OperationalError
 
 from hyprbox.lib.postgres import EmbeddedPostgres, PostgresUnavailable
+from hyprbox.management import folder
 from hyprbox.management.commands import up
-from hyprbox.management.options import CannotStart, setting
+from hyprbox.management.options import CannotStart, chosen, setting
 
 # Starting a database for these would only cost time.
 _NEEDS_NO_DATABASE = {
@@ -46,6 +47,8 @@ def main() -> None:
     if command == "up":  # it makes what the settings need, so it runs before they load
         sys.exit(up.main(sys.argv[2:]))
     try:
+        if not setting("HYPRBOX_PORT") and (port := folder.last_port(chosen({}).var_dir)):
+            os.environ["HYPRBOX_PORT"] = port  # what a command tells, such as where a server is enrolled, is then true
         with _database(command):
             execute_from_command_line(sys.argv)
     except (CannotStart, ImproperlyConfigured, PostgresUnavailable) as error:

@@ -99,6 +99,19 @@ def test_secrets_are_closed_to_others(running: House) -> None:
     assert modes == {"secret.key": 0o600, "signing.key": 0o400, "mac.key": 0o400, "agent/token": 0o600}
 
 
+def test_a_command_beside_it_knows_where_it_listens(running: House) -> None:
+    answer = subprocess.run(
+        [sys.executable, "manage.py", "token", "create", "web-1"],
+        cwd=ROOT,
+        env=clean_environment(HYPRBOX_VAR_DIR=str(running.folder)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert f"{running.url}/install.sh" in answer.stdout + answer.stderr
+
+
 def test_a_second_one_on_the_same_folder_is_refused(running: House) -> None:
     assert f"HyprBox already runs on {running.folder}" in complaint(House(running.folder))
     assert running.is_ready()

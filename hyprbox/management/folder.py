@@ -68,6 +68,15 @@ def claim(options: UpOptions) -> int:
     return handle
 
 
+def last_port(var_dir: Path) -> str:
+    """Where the `up` that has this folder listens, or the last one listened; "" when there was none."""
+    try:
+        noted = (var_dir / "run" / "up.lock").read_text()
+    except OSError:
+        return ""
+    return noted.strip().rpartition(":")[2]
+
+
 class ChildRecord:
     """Pid and start time of each child, on disk, for the next start after we were killed."""
 
