@@ -80,31 +80,32 @@ def document(number: int, more: str = "") -> str:
     )
 
 
+@transaction.atomic
 def plant_people(ada: Actor) -> list[User]:
     made = []
     for number, name in enumerate(NAMES):
         email = address(number)
         made.append(people.create_user(by=ada, email=email, password=PASSWORD, name=name, role=Role.ADMIN))
         people.invite(by=ada, email=email.replace("@h", "@i"), role=Role.VIEWER)
-        with transaction.atomic():
-            services.note_failure(by=HERE, email=email)
+        services.note_failure(by=HERE, email=email)
     return made
 
 
+@transaction.atomic
 def plant_own(ada: User) -> None:
     """What ada's profile shows: keys, passkeys, and where she is signed in."""
     by = actor_for(ada)
     for name in NAMES:
         keys.create_key(by=by, name=name, scopes=["read"])
     for each in CORPUS:
-        with transaction.atomic():
-            services.start_family(ada, by=by, user_agent=each.word)
-            key = sealed.create(
-                Passkey(user=ada, name=each.text, credential_id=secrets.token_bytes(32), public_key=b"none")
-            )
-            audit.record(Action.ROW_SEALED, by=by, target="passkey", detail={"name": each.text}, row=key)
+        services.start_family(ada, by=by, user_agent=each.word)
+        key = sealed.create(
+            Passkey(user=ada, name=each.text, credential_id=secrets.token_bytes(32), public_key=b"none")
+        )
+        audit.record(Action.ROW_SEALED, by=by, target="passkey", detail={"name": each.text}, row=key)
 
 
+@transaction.atomic
 def plant_nodes(users: list[User]) -> dict[str, str]:
     tokens = {}
     for each in CORPUS:
@@ -120,6 +121,7 @@ def plant_nodes(users: list[User]) -> dict[str, str]:
     return tokens
 
 
+@transaction.atomic
 def plant_presets(users: list[User]) -> tuple[list[str], list[str]]:
     """Presets, and of each a batch of two jobs and a pin."""
     shelltools.check = lambda preset: ()  # what bash says of them is not what is looked at
