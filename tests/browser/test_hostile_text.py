@@ -312,7 +312,8 @@ def test_what_is_said_while_one_types(filled: Filled) -> None:
     page, everything = filled.page, " ".join(TEXTS)
     filled.open("/?view=table")
     for text in bundles(110):
-        page.locator("#q").fill(f"zzz {text}")
+        with page.expect_response("**/?q=*"):
+            page.locator("#q").fill(f"zzz {text}")
         expect(page.locator("#nodes .empty")).to_contain_text(f"“zzz {text}”")
         filled.detector.check(page)
     filled.open("/presets/hostile-0/")
