@@ -107,7 +107,7 @@ def test_a_statement_that_the_connection_forgot_is_prepared_again() -> None:
     statement = Statement("forgot", "SELECT $1::text")
     with transaction.atomic(), connection.cursor() as cursor:
         statement.first_row(connection.connection, ("x",))
-        cursor.execute("DEALLOCATE ALL")
+        cursor.execute("DEALLOCATE forgot")
     with pytest.raises(psycopg.errors.InvalidSqlStatementName), transaction.atomic():
         statement.first_row(connection.connection, ("x",))
     with transaction.atomic():
