@@ -167,6 +167,7 @@ def test_a_batch_is_followed_cancelled_and_retried_as_one(run):
     assert run.shell.plane.bodies("POST", f"/api/jobs/batches/{batch}/retry") == [{"confirm": ""}, {"confirm": "motd"}]
 
 
+@pytest.mark.slow
 def test_what_ran_here_is_noted_without_its_values(run, monkeypatch):
     monkeypatch.setattr("os.geteuid", lambda: 0)
     monkeypatch.setenv("SUDO_USER", "ann")

@@ -222,6 +222,7 @@ def test_a_compressed_answer_cannot_fill_the_memory(serve):
 
 
 @pytest.mark.parametrize("page", ["page 404", "page 302", "page 400", "page 200", "page 413", "page 500"])
+@pytest.mark.slow
 def test_a_proxys_own_pages_cost_no_result(plane, agent_process, page):
     """A misconfigured proxy answers for a while in the name of the control plane."""
     seen = {"start": 0, "output": 0, "complete": 0}
