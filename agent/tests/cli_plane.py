@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -368,6 +369,10 @@ class Shell:
         }  # fmt: skip
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        if (
+            signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        ):  # in the background of a shell; the child would inherit it
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         return subprocess.Popen(
             [sys.executable, "-m", "agent.cli", *arguments], cwd=ROOT, env=self.environment,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
