@@ -59,6 +59,7 @@ class Wave:
     jobs: int
     held: int
     open: int
+    started: int
     failed: int
 
     @property
@@ -68,6 +69,9 @@ class Wave:
 
     @property
     def look(self) -> str:
+        """As a job would show it: a wave whose nodes have not come yet is queued."""
+        if self.state == "running" and not self.started:
+            return "QUEUED"
         return {"waiting": "QUEUED", "running": "RUNNING", "done": "ENDED"}[self.state]
 
 
@@ -308,11 +312,12 @@ def waves(batch: Batch) -> list[Wave]:
             all=Count("id"),
             waiting=Count("id", filter=Q(held=True, status=Status.QUEUED)),
             open=Count("id", filter=~Q(status__in=TERMINAL)),
+            started=Count("id", filter=~Q(status=Status.QUEUED)),
             failed=Count("id", filter=Q(status=Status.FAILED)),
         )
         .order_by("wave")
     )
-    return [Wave(number + 1, jobs, held, still_open, failed) for number, jobs, held, still_open, failed in rows]
+    return [Wave(number + 1, *counted) for number, *counted in rows]
 
 
 def counts(*, by: Actor, batch: Batch) -> dict[str, int]:

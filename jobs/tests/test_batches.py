@@ -278,6 +278,23 @@ def test_groups_tags_and_statuses_choose_nodes() -> None:
             batches.choose(nothing)
 
 
+def test_a_wave_looks_as_its_jobs_do() -> None:
+    batch, _nodes = queued(4, wave_size=2)
+
+    def looks() -> list[str]:
+        return [wave.look for wave in batches.waves(batch)]
+
+    assert looks() == ["QUEUED", "QUEUED"]  # released, but no node has come yet
+    first = Job.objects.filter(batch=batch, wave=0).first()
+    assert first is not None
+    Job.objects.filter(pk=first.pk).update(claim_id=uuid.uuid4(), status=Status.RUNNING, started_at=timezone.now())
+    assert looks() == ["RUNNING", "QUEUED"]
+    Job.objects.filter(pk=first.pk).update(status=Status.SUCCEEDED, finished_at=timezone.now())
+    assert looks() == ["RUNNING", "QUEUED"]
+    end(batch, 0)
+    assert looks() == ["ENDED", "QUEUED"]
+
+
 def test_over_the_api(api: Any) -> None:
     for node in fleet(4):
         Node.objects.filter(pk=node.pk).update(tags=["edge"])
