@@ -23,7 +23,7 @@ from hyprbox.lib.rowmac import RowTampered, Sealed
 MAX_VALUE_BYTES = 1024
 _SEALS = Actor.system("seals")
 
-# Every act waits for this: prepared and without a cursor, it takes a third of the CPU on either side.
+# Every act waits for this: prepared and without a cursor, it takes about half of the CPU.
 _INSERT = Statement(
     "audit",
     """
