@@ -106,7 +106,7 @@ class Mailbox:
         return self._waiter is not None and not self._waiter.done()
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
+        if self._waiter is not None and self._is_idle():
             self._waiter.set_result(None)
 
     def _time_out(self) -> None:
