@@ -9,6 +9,7 @@ from typing import Any
 from unittest import mock
 
 from django.db import connection
+from django.db.models.functions import Now
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
@@ -18,6 +19,7 @@ from accounts.selectors import actor_for
 from hyprbox import enrolment
 from hyprbox.lib import actors, api
 from jobs import drift, services
+from nodes.models import Node
 
 PAGES = (
     "/", "/?view=table", "/jobs/", "/presets/", "/drift/", "/live/", "/audit/", "/settings/tokens/", "/settings/people/",
@@ -38,6 +40,7 @@ def fill(admin: User, numbers: range) -> None:
     for number in numbers:
         name = f"list-{number}"
         enrolment.enrol(by=by, name=name, node_id=name)
+        Node.objects.filter(node_id=name).update(first_seen_at=Now(), last_seen_at=Now())
         services.queue_job(by=by, order=services.Order("system-report", {}), node_id=name)
         drift.create_pin(by=by, preset="time-sync", variables={}, node_id=name)
         people.create_user(by=by, email=f"{name}@example.com", password=PASSWORD)

@@ -37,7 +37,10 @@ STOP_OVER_PERCENT = 10
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """Which nodes: named, or every one that belongs to a group, carries a tag or has a status of these."""
+    """Which nodes: named, or every one that belongs to a group, carries a tag or has a status of these.
+
+    Those that were never seen are not among the latter; naming one is an error.
+    """
 
     node_ids: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
@@ -82,14 +85,14 @@ def choose(targets: Targets) -> list[str]:
     found = dict.fromkeys(targets.node_ids)
     if targets.groups or targets.tags or targets.statuses:
         # Of each kind one has to fit: group acme or beta, and tag web or db.
-        matching = nodes.list_nodes(NodeFilter(statuses=targets.statuses))
+        matching = nodes.list_nodes(NodeFilter(statuses=targets.statuses)).seen()
         if targets.groups:
             matching = matching.filter(group__in=targets.groups)
         if targets.tags:
             matching = matching.filter(tags__overlap=list(targets.tags))
         found.update(dict.fromkeys(matching.values_list("node_id", flat=True)[: MAX_BATCH + 1]))
     if not found:
-        raise InvalidInput(fields={"node_ids": ["No node matches these groups, tags and statuses."]})
+        raise InvalidInput(fields={"node_ids": ["No node that ever reported matches these groups, tags and statuses."]})
     return list(found)
 
 
@@ -275,7 +278,8 @@ def retry_failed(*, by: Actor, batch_id: uuid.UUID | str, confirm: str = "") -> 
     with transaction.atomic():
         old = _lock(batch_id)
         failed = list(
-            Job.objects.filter(batch=old, status=Status.FAILED, retries__isnull=True, node__removed_at__isnull=True)
+            Job.objects.filter(batch=old, status=Status.FAILED, retries__isnull=True)
+            .filter(node__removed_at__isnull=True, node__last_seen_at__isnull=False)
             .select_related("node")
             .order_by("created_at", "id")
         )

@@ -106,10 +106,10 @@ def check_now(*, by: Actor, pin_id: uuid.UUID | str) -> tuple[Batch, list[Job]]:
         pin = sealed.first(Pin.objects.filter(pk=_uuid(pin_id)))
         if pin is None:
             raise UnknownPin()
-        nodes = {node.node_id: node for node in targets(pin)[: batches.MAX_BATCH]}
-        if not nodes:
+        reached = [node.node_id for node in targets(pin) if node.was_seen]
+        if not reached:
             raise PinMatchesNothing()
-        batch, jobs, _ = batches.queue(by=by, order=_order(pin), node_ids=list(nodes))
+        batch, jobs, _ = batches.queue(by=by, order=_order(pin), node_ids=reached[: batches.MAX_BATCH])
         DriftCheck.objects.bulk_create(DriftCheck(pin=pin, node_id=job.node_id, job=job) for job in jobs)
     return batch, jobs
 
@@ -138,7 +138,8 @@ def _queue_due_of(pin: Pin, moment: datetime) -> int:
         return 0
     minute, day = moment.hour * 60 + moment.minute, moment.date()
     done = set(DriftCheck.objects.filter(pin=pin, day=day).values_list("node_id", flat=True))
-    due = [node for node in targets(pin) if node.pk not in done and minute_of(pin.pk, node.pk) <= minute]
+    reached = [node for node in targets(pin) if node.was_seen and node.pk not in done]
+    due = [node for node in reached if minute_of(pin.pk, node.pk) <= minute]
     queued = 0
     for node in due:
         try:

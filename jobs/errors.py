@@ -76,7 +76,7 @@ class PinExists(Conflict):
 
 
 class PinMatchesNothing(Conflict):
-    """No node has this pin's tag, so there is nothing to check."""
+    """No node of this pin ever reported, so there is nothing to check."""
 
 
 class UnknownBatch(NotFound):

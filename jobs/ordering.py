@@ -63,11 +63,15 @@ def _uuid(text: str) -> uuid.UUID | None:
 
 
 def listed_nodes(chosen: list[str]) -> list[NodeCard]:
-    """What can be chosen: the chosen ones first, so that none is lost in a fleet that is longer than the list."""
+    """What is listed: the chosen ones first, so that none is lost in a fleet that is longer than the list.
+
+    Nodes that were never seen are listed last, as they cannot be chosen.
+    """
     everything = nodes.list_nodes(NodeFilter(ordering="status"))
     first = nodes.cards(everything.named(chosen))
     names = {card.node_id for card in first}
-    return first + [card for card in nodes.cards(everything[:MAX_LISTED]) if card.node_id not in names]
+    rest = [card for card in nodes.cards(everything[:MAX_LISTED]) if card.node_id not in names]
+    return sorted(first + rest, key=lambda card: not card.was_seen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,7 @@ class Draft:
 
     @property
     def chosen(self) -> list[NodeCard]:
-        return [card for card in self.cards if card.node_id in self.node_ids]
+        return [card for card in self.cards if card.was_seen and card.node_id in self.node_ids]
 
     @property
     def absent(self) -> list[NodeCard]:
@@ -113,6 +117,8 @@ class Draft:
         """(tag, how many nodes have it), the most used first."""
         counted: dict[str, int] = {}
         for card in self.cards:
+            if not card.was_seen:
+                continue
             for tag in [*card.tags, *([card.group] if card.group else [])]:
                 counted[tag] = counted.get(tag, 0) + 1
         return sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:12]
@@ -123,7 +129,10 @@ class Draft:
         if not self.node_ids:
             return "Choose at least one node."
         unknown = sorted(set(self.node_ids) - {card.node_id for card in self.cards})
-        return f"There is no node “{unknown[0]}”." if unknown else ""
+        if unknown:
+            return f"There is no node “{unknown[0]}”."
+        awaited = [card.node_id for card in self.cards if card.node_id in self.node_ids and not card.was_seen]
+        return services.never_seen(awaited[0]) if awaited else ""
 
     @property
     def is_wide(self) -> bool:

@@ -45,6 +45,11 @@ class NodeCard:
         return self.display_name or self.node_id
 
     @property
+    def was_seen(self) -> bool:
+        """Whether it ever reported. One that never did may be a name that nobody installs, so it gets no jobs."""
+        return self.last_seen_at is not None
+
+    @property
     def is_fresh(self) -> bool:
         """Whether its figures are of now: those of a silent node are only history."""
         return self.status not in (Status.OFFLINE, Status.UNKNOWN)

@@ -31,6 +31,10 @@ class NodeQuerySet(models.QuerySet["Node"]):
         """Nodes that were not removed."""
         return self.filter(removed_at__isnull=True)
 
+    def seen(self) -> Self:
+        """Nodes that have reported at least once, however long ago."""
+        return self.filter(last_seen_at__isnull=False)
+
     def named(self, node_ids: Iterable[str]) -> Self:
         return self.filter(node_id__in=[node_id for node_id in node_ids if names.is_node_id(node_id)])
 
@@ -123,6 +127,11 @@ class Node(models.Model):
     @property
     def is_removed(self) -> bool:
         return self.removed_at is not None
+
+    @property
+    def was_seen(self) -> bool:
+        """Whether it ever reported."""
+        return self.last_seen_at is not None
 
     @property
     def label(self) -> str:

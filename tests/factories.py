@@ -50,6 +50,18 @@ def make_node(node_id: str = "", **over: Any) -> Node:
     return node
 
 
+def report(*nodes: Node) -> None:
+    """They were heard of, just now."""
+    now = timezone.now()
+    for node in nodes:
+        node.first_seen_at, node.last_seen_at = node.first_seen_at or now, now
+        node.save(update_fields=["first_seen_at", "last_seen_at"])
+
+
+def make_seen_node(node_id: str = "", **over: Any) -> Node:
+    return make_node(node_id, **{"first_seen_at": timezone.now(), "last_seen_at": timezone.now(), **over})
+
+
 def make_token(node: Node | None = None, **over: Any) -> str:
     """The plaintext of a new token, pinned to `node` if there is one."""
     pinned = {"node_id": node.node_id, "node_pk": node.pk} if node else {}
@@ -76,7 +88,9 @@ def agent_of(node: Node) -> Actor:
 
 
 def make_job(node: Node, *, by: Actor = SYSTEM, preset: str = "system-report", **over: Any) -> Job:
-    """A queued job."""
+    """A queued job, of a node that has reported."""
+    if node.last_seen_at is None:
+        report(node)
     order = jobs.Order(preset=preset, variables=over.pop("variables", {}), **over)
     job, _ = jobs.queue_job(by=by, order=order, node_id=node.node_id)
     return job

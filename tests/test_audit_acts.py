@@ -45,7 +45,7 @@ from tests.factories import (
     as_actor,
     claim,
     make_job,
-    make_node,
+    make_seen_node,
     make_token,
     make_user,
     token_row,
@@ -119,7 +119,7 @@ class Acts:
         self.user = make_user("ada", Role.ADMIN)
         make_user("zoe", Role.ADMIN)
         self.by = as_actor(self.user)
-        self.node = make_node("web-1")
+        self.node = make_seen_node("web-1")
         self.agent = agent_of(self.node)
         self.stranger = Actor.anonymous(ip="10.1.1.1")
 
@@ -284,7 +284,7 @@ class Acts:
         return deadlines.give_up_lost
 
     def batch_queued(self) -> Any:
-        make_node("web-2")
+        make_seen_node("web-2")
         return lambda: batches.queue(by=self.by, order=ORDER, node_ids=["web-1", "web-2"])
 
     def batch_cancelled(self) -> Any:
@@ -293,7 +293,7 @@ class Acts:
 
     def batch_stopped(self) -> Any:
         pace = batches.Pace(1, 1)
-        make_node("web-2")
+        make_seen_node("web-2")
         batch, jobs, _ = batches.queue(by=SYSTEM, order=ORDER, node_ids=["web-1", "web-2"], pace=pace)
         Job.objects.filter(pk=jobs[0].pk).update(status="RUNNING", started_at=timezone.now(), claim_id=uuid.uuid4())
         Job.objects.filter(pk=jobs[0].pk).update(status="FAILED", reason="exit", finished_at=timezone.now())

@@ -169,7 +169,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
 
 @pytest.mark.django_db(transaction=True)
 def test_what_the_lanes_refuse_is_told_from_a_thread(soon: Callable[[], Any]) -> None:
-    node = factories.make_node("web-1")
+    node = factories.make_seen_node("web-1")
     token = factories.make_token(node)
 
     async def scenario() -> list[int]:

@@ -82,7 +82,7 @@ class Jobs(RuleBasedStateMachine):
         getattr(self, action)(data.draw)
 
     def enrol(self, name: str, share: int) -> None:
-        node = factories.make_node(name, concurrency=share)
+        node = factories.make_seen_node(name, concurrency=share)
         self.model.nodes[name] = {
             "name": name, "pk": node.pk, "concurrency": share, "token": factories.make_token(node), "old": [],
         }  # fmt: skip

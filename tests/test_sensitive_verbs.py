@@ -88,5 +88,5 @@ def test_it_asks_who_has_a_factor_until_that_is_fresh(ada: User, name: str) -> N
 def test_ten_nodes_ask_nobody(ada: User) -> None:
     has = dataclasses.replace(factories.as_actor(ada), has_factor=True)
     for name in ELEVEN:
-        factories.make_node(name)
+        factories.make_seen_node(name)
     assert len(batches.queue(by=has, order=ORDER, node_ids=ELEVEN[:10])[1]) == 10

@@ -8,6 +8,7 @@ from typing import Any
 from agent.cli.api import Api
 from agent.cli.exits import NotThere, UsageTrouble
 from agent.cli.options import without_empty
+from agent.cli.printing import warn
 
 LOCAL = "local"
 MAX_TARGETS = 1000
@@ -42,9 +43,15 @@ class Targets:
             tag=self.tags[0] if len(self.tags) == 1 else "",
             group=self.groups[0] if len(self.groups) == 1 else "",
         )
-        found = [node["node_id"] for node in api.pages("/api/nodes", query) if self._fits(node)]
-        if not found:
+        fitting = [node for node in api.pages("/api/nodes", query) if self._fits(node)]
+        found = [node["node_id"] for node in fitting if node["last_seen_at"]]
+        if not fitting:
             raise NotThere(f"No server has {self._words()}.", code="no_target")
+        if not found:
+            raise NotThere(f"No server with {self._words()} has ever reported.", code="no_target")
+        if awaited := len(fitting) - len(found):
+            some = "1 server has" if awaited == 1 else f"{awaited:,} servers have"
+            warn(f"{some} never reported and will not get a job.")
         if len(found) > MAX_TARGETS:
             raise UsageTrouble(
                 f"{len(found):,} servers have {self._words()}; at most {MAX_TARGETS:,} are possible at once."

@@ -60,6 +60,15 @@ def test_nothing_that_fits_is_told_with_all_that_was_asked(run):
     assert (done.code, done.err) == (5, "hyprbox: No server has the tag “x” or “y” and the group “acme”.\n")
 
 
+def test_servers_that_never_reported_are_left_out_with_a_warning(run):
+    run.shell.plane.nodes["awaited"] = node("awaited", tags=["web", "new"], status="UNKNOWN", last_seen_at=None)
+    done = run(*MOTD, "--tag", "web")
+    assert (done.code, [body["node_id"] for body in queued(run)]) == (0, ["web-1"])
+    assert "hyprbox: warning: 1 server has never reported and will not get a job.\n" in done.err
+    done = run(*MOTD, "--tag", "new")
+    assert (done.code, done.err) == (5, "hyprbox: No server with the tag “new” has ever reported.\n")
+
+
 def test_waves_and_when_they_stop_are_passed_on(run):
     fleet(run, 4)
     assert run(*MOTD, "--tag", "edge", "--wave-size", "2", "--stop-after", "1").code == 0

@@ -17,7 +17,7 @@ from jobs.models import IdempotencyKey, Job, OutputChunk
 from jobs.states import Status
 from nodes import history
 from nodes.models import Node, StatusFlip
-from tests.factories import make_job, make_node
+from tests.factories import make_job, make_node, make_seen_node
 from tokens.models import NodeToken
 
 pytestmark = pytest.mark.django_db
@@ -83,9 +83,10 @@ def test_a_job_is_queued_listed_and_cancelled_under_the_commands_name(web_1: Nod
 
 
 def test_a_tag_and_a_group_choose_nodes_once_each() -> None:
-    make_node("a", tags=["web"], group="acme")
-    make_node("b", tags=["web"])
-    make_node("c", group="acme")
+    make_seen_node("a", tags=["web"], group="acme")
+    make_seen_node("b", tags=["web"])
+    make_seen_node("c", group="acme")
+    make_node("awaited", tags=["web", "new"])
     jobs = run_json("job", "queue", "system-report", "a", "--tag", "web", "--group", "acme")
     assert sorted(job["node_id"] for job in jobs) == ["a", "b", "c"]
     assert len({job["batch_id"] for job in jobs} if "batch_id" in jobs[0] else {1}) == 1
@@ -98,12 +99,20 @@ def test_a_tag_and_a_group_choose_nodes_once_each() -> None:
         (["queue", "system-report", "web-9"], "There is no node “web-9”."),
         (["queue", "system-report"], "Name a node, or give --tag or --group."),
         (["queue", "system-report", "--tag", "mail"], "No node has the tag “mail”."),
+        (["queue", "system-report", "--tag", "new"], "No node with the tag “new” has ever reported."),
+        (
+            ["queue", "system-report", "new-1"],
+            "“new-1” has never reported, so nothing can run there yet: install its agent first.",
+        ),
         (["queue", "swap-file", "web-1", "--var", "SIZE_MB"], "“SIZE_MB” is not NAME=VALUE."),
         (["cancel", str(uuid.uuid4())], "There is no job with that id."),
         (["cancel", "no-id"], "There is no job with that id."),
     ],
 )
-def test_what_is_wrong_with_a_job_is_one_sentence(web_1: Node, arguments: list[str], sentence: str) -> None:
+def test_what_is_wrong_with_a_job_is_one_sentence(
+    web_1: Node, new_1: Node, arguments: list[str], sentence: str
+) -> None:
+    Node.objects.filter(pk=new_1.pk).update(tags=["new"])
     with pytest.raises(CommandError) as refused:
         run("job", *arguments)
     assert str(refused.value) == sentence

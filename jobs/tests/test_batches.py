@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ REPORT = services.Order("system-report", {}, confirm="system-report")
 
 
 def fleet(count: int) -> list[Node]:
-    return [factories.make_node(f"fleet-{number:03d}") for number in range(count)]
+    return [factories.make_seen_node(f"fleet-{number:03d}") for number in range(count)]
 
 
 def people(api: Any, role: str) -> Any:
@@ -189,8 +190,8 @@ def test_a_repeated_batch_is_the_same_in_as_many_queries_however_large(
 
 
 def test_a_repeated_batch_is_the_first_one_whichever_nodes_its_tags_fit_by_now(api: Any) -> None:
-    factories.make_node("a", group="acme", tags=["web"])
-    factories.make_node("b", tags=["web"])
+    factories.make_seen_node("a", group="acme", tags=["web"])
+    factories.make_seen_node("b", tags=["web"])
     operator = people(api, "operator")
     body = {"preset": "time-sync", "variables": {}, "tags": ["web"]}
 
@@ -198,7 +199,7 @@ def test_a_repeated_batch_is_the_first_one_whichever_nodes_its_tags_fit_by_now(a
         return operator.post("/api/jobs/batches", {**body, **over}, idempotency_key="once")
 
     first = ask()
-    factories.make_node("c", tags=["web"])
+    factories.make_seen_node("c", tags=["web"])
     grown = ask()
     Node.objects.update(tags=[])
     empty = ask()
@@ -265,17 +266,40 @@ def test_the_page_of_ten_never_asks_for_the_name(client: Client, otto: User) -> 
 
 
 def test_groups_tags_and_statuses_choose_nodes() -> None:
-    factories.make_node("a", group="acme", tags=["web"])
-    factories.make_node("b", group="acme", tags=["db", "web"])
-    factories.make_node("c", group="beta", tags=["web"])
-    factories.make_node("d", tags=["db"])
+    factories.make_seen_node("a", group="acme", tags=["web"])
+    factories.make_seen_node("b", group="acme", tags=["db", "web"])
+    factories.make_seen_node("c", group="beta", tags=["web"])
+    factories.make_seen_node("d", tags=["db"])
     assert batches.choose(Targets(tags=("web",))) == ["a", "b", "c"]
     assert batches.choose(Targets(groups=("acme", "beta"), tags=("db",))) == ["b"]
     assert batches.choose(Targets(node_ids=("d",), groups=("beta",))) == ["d", "c"]
-    assert batches.choose(Targets(statuses=("UNKNOWN",))) == ["a", "b", "c", "d"]
+    assert batches.choose(Targets(statuses=("ONLINE",))) == ["a", "b", "c", "d"]
     for nothing in (Targets(), Targets(tags=("none",))):
         with pytest.raises(InvalidInput):
             batches.choose(nothing)
+
+
+def test_a_node_that_was_never_seen_is_not_among_those_of_a_tag_and_cannot_be_named(api: Any) -> None:
+    factories.make_node("awaited", tags=["web"], group="acme")
+    factories.make_seen_node("gone", tags=["web"], last_seen_at=timezone.now() - timedelta(days=90))
+    assert batches.choose(Targets(tags=("web",))) == ["gone"]
+    for only_awaited in (Targets(groups=("acme",)), Targets(statuses=("UNKNOWN",))):
+        with pytest.raises(InvalidInput):
+            batches.choose(only_awaited)
+    body = {"preset": "system-report", "variables": {}}
+    answer = people(api, "operator").post("/api/jobs/batches", {**body, "node_ids": ["gone", "awaited"]})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_input")
+    assert "“awaited” has never reported" in answer.json()["error"]["fields"]["node_ids"][0]
+    assert (Job.objects.count(), Batch.objects.count()) == (0, 0)
+
+
+def test_what_failed_on_a_node_that_was_never_seen_is_left_out_of_a_retry() -> None:
+    """Jobs from before such nodes were refused: they expired."""
+    batch, nodes = queued(2)
+    end(batch, 0, failed=2)
+    Node.objects.filter(pk=nodes[0].pk).update(first_seen_at=None, last_seen_at=None)
+    _, jobs = batches.retry_failed(by=factories.SYSTEM, batch_id=batch.pk)
+    assert [job.node_id for job in jobs] == [nodes[1].pk]
 
 
 def test_a_wave_looks_as_its_jobs_do() -> None:

@@ -21,7 +21,7 @@ from jobs.models import DriftCheck, Job, Pin
 from nodes.models import Node
 from presets import services as presets
 from presets.tests.test_custom import TEXT
-from tests.factories import as_actor, leave, make_node, make_user
+from tests.factories import as_actor, leave, make_node, make_seen_node, make_user, report
 
 LATE = datetime(2026, 3, 4, 23, 59, tzinfo=UTC)
 
@@ -83,8 +83,8 @@ def test_the_same_pin_twice_is_refused(pin: Pin, ada: User) -> None:
 
 
 def test_each_node_is_checked_once_a_day_as_the_owner(pin: Pin, ada: User) -> None:
-    make_node("web-2", tags=["web"])
-    make_node("db-9", tags=["db"])
+    make_seen_node("web-2", tags=["web"])
+    make_seen_node("db-9", tags=["db"])
     assert drift.queue_due(LATE) == 2
     assert drift.queue_due(LATE) == 0
     jobs = Job.objects.select_related("node").order_by("node__node_id")
@@ -95,9 +95,28 @@ def test_each_node_is_checked_once_a_day_as_the_owner(pin: Pin, ada: User) -> No
     assert drift.queue_due(LATE + timedelta(days=1)) == 2
 
 
+def test_a_node_that_was_never_seen_is_checked_when_it_has_come_and_keeps_no_pin_from_its_work(
+    pin: Pin, ada: User
+) -> None:
+    awaited = make_node("web-2", tags=["web"])
+    assert drift.queue_due(LATE) == 1
+    assert len(drift.check_now(by=as_actor(ada), pin_id=pin.pk)[1]) == 1
+    pin.refresh_from_db()
+    assert pin.paused_because == ""
+    report(awaited)
+    assert drift.queue_due(LATE) == 1
+
+
+def test_a_pin_of_a_node_that_was_never_seen_has_nothing_to_check_yet(ada: User) -> None:
+    make_node("web-2")
+    pin = drift.create_pin(by=as_actor(ada), preset="time-sync", variables={}, node_id="web-2")
+    with pytest.raises(PinMatchesNothing):
+        drift.check_now(by=as_actor(ada), pin_id=pin.pk)
+
+
 def test_checks_are_spread_over_the_night(pin: Pin) -> None:
     for number in range(40):
-        make_node(f"web-{number + 10}", tags=["web"])
+        make_seen_node(f"web-{number + 10}", tags=["web"])
     counts = [
         drift.queue_due(LATE.replace(hour=hour, minute=minute)) for hour, minute in ((0, 59), (2, 0), (3, 0), (5, 0))
     ]
@@ -108,7 +127,7 @@ def test_checks_are_spread_over_the_night(pin: Pin) -> None:
 @pytest.mark.django_db(transaction=True)
 def test_two_workers_at_once_queue_each_check_once(pin: Pin) -> None:
     for number in range(5):
-        make_node(f"web-{number + 10}", tags=["web"])
+        make_seen_node(f"web-{number + 10}", tags=["web"])
     start = threading.Barrier(4)
 
     def work() -> None:
@@ -194,7 +213,7 @@ def test_a_removed_pin_is_gone_and_its_jobs_stay(pin: Pin, ada: User) -> None:
 
 def test_drift_is_told_with_its_beginning(pin: Pin, ada: User) -> None:
     for number in (2, 3):
-        make_node(f"web-{number}", tags=["web"])
+        make_seen_node(f"web-{number}", tags=["web"])
     assert told(pin, ada).sentence == "not checked yet"
     history = {"web-1": [False, False, False], "web-2": [False, True, True], "web-3": [True, True, True]}
     for days_ago in (3, 2, 1):

@@ -72,6 +72,29 @@ def test_a_chosen_node_is_listed_in_a_fleet_longer_than_the_list(
     assert post(operator, NGINX, node="web-1").status_code == 302
 
 
+def test_a_node_that_was_never_seen_is_shown_with_the_reason_and_cannot_be_chosen(
+    operator: Client, web_1: Node, db_1: Node, new_1: Node
+) -> None:
+    page = post(operator, f"{NGINX}targets/", node="new-1").content.decode()
+    assert 'value="new-1" disabled' in page and "never reported" in page
+    assert 'value="db-1" data-tags' in page  # offline: its job waits
+    for step in ("confirm/", ""):
+        answer = post(operator, f"{NGINX}{step}", node=["web-1", "new-1"])
+        assert answer.status_code == 400 and "“new-1” has never reported" in answer.content.decode()
+        assert 'value="web-1" checked' in answer.content.decode()  # what can be chosen stays so
+    assert Job.objects.count() == 0
+    assert "Preview and run" not in operator.get("/nodes/new-1/").content.decode()
+    assert "Preview and run" in operator.get("/nodes/db-1/").content.decode()
+    assert post(operator, NGINX, node="db-1").status_code == 302
+
+
+def test_what_many_nodes_are_to_confirm_says_changes_only_of_what_changes(operator: Client, web_1: Node) -> None:
+    report = {"sent": "1", "DETAIL": "brief", "DISK_WARN_PERCENT": "85", "node": "web-1"}
+    safe = operator.post("/jobs/new/system-report/confirm/", report).content.decode()
+    assert "This runs on 1\u00a0node." in safe and "This changes" not in safe and "no rollback" not in safe
+    assert "This changes 1\u00a0node." in post(operator, f"{NGINX}confirm/", node="web-1").content.decode()
+
+
 def test_one_node_is_one_job(operator: Client, web_1: Node) -> None:
     answer = post(operator, NGINX, node="web-1")
     job = Job.objects.get()
@@ -90,7 +113,7 @@ def test_several_nodes_are_a_batch_of_jobs(operator: Client, web_1: Node, db_1: 
 
 
 def test_more_than_ten_nodes_ask_for_the_name(operator: Client) -> None:
-    names = [factories.make_node(f"many-{number}").node_id for number in range(11)]
+    names = [factories.make_seen_node(f"many-{number}").node_id for number in range(11)]
     answer = post(operator, NGINX, node=names)
     assert answer.status_code == 400 and "Type nginx-static-site to run it on 11 nodes." in answer.content.decode()
     assert post(operator, NGINX, node=names, confirm="nginx-static-site").status_code == 302

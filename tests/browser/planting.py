@@ -16,6 +16,7 @@ django.setup()
 import yaml
 from django.contrib.auth.hashers import BCryptSHA256PasswordHasher
 from django.db import transaction
+from django.utils import timezone
 
 from accounts import keys, people, services
 from accounts.models import Passkey, User
@@ -28,6 +29,7 @@ from hyprbox.lib.actors import Actor, Role
 from jobs import batches, drift
 from jobs.services import Order
 from nodes import services as nodes
+from nodes.models import Node
 from nodes.services import NodeChanges
 from presets import services as presets
 from presets import shelltools
@@ -116,6 +118,7 @@ def plant_nodes(users: list[User]) -> dict[str, str]:
         tags = [other.word for other in CORPUS[each.number - 1 :: len(NAMES)]]
         said = NodeChanges(display_name=name, group=each.text, tags=tags, notes=f"{name}\n{each.text}")
         nodes.update_node(by=by, node_id=node_id(each.number), changes=said)
+    Node.objects.update(first_seen_at=timezone.now(), last_seen_at=timezone.now())  # so that they get jobs
     for number, name in enumerate(NAMES):
         enrolment.enrol(by=actor_for(users[number]), name=f"spare {name}"[:120])
     return tokens

@@ -132,7 +132,12 @@ def test_only_jobs_that_would_be_shown_are_called_new(ada: Page, house: House) -
         def cancel(job_id: str) -> None:
             assert api.post(f"/api/jobs/{job_id}/cancel", json={}).status_code == 200
 
-        assert api.post("/api/tokens", json={"name": "idle-1", "node_id": "idle-1"}).status_code == 201
+        made = api.post("/api/tokens", json={"name": "idle-1", "node_id": "idle-1"})
+        assert made.status_code == 201
+        once = Agent(httpx.Client(base_url=house.url, timeout=40), "idle-1")
+        once.client.headers["Authorization"] = f"Bearer {made.json()['token']}"
+        once.beat()
+        once.client.close()
         jobs = [queue() for _ in range(50)]
         jobs.append(watched("/jobs/?status=FAILED", queue))
         expect(new).to_be_hidden()
@@ -157,6 +162,7 @@ def test_a_page_that_was_open_while_more_than_ten_failed_asks_for_the_name(ada: 
             client = httpx.Client(base_url=house.url, timeout=40)
             client.headers["Authorization"] = f"Bearer {made.json()['token']}"
             agents.append(Agent(client, name))
+            agents[-1].beat()
         order = {"preset": "system-report", "variables": {}, "node_ids": names, "confirm": "system-report"}
         batch = api.post("/api/jobs/batches", json=order)
         assert batch.status_code == 201, batch.text

@@ -37,8 +37,8 @@ def make_world() -> World:
     world = World(callers={"anonymous": ""})
     for role, user in people.items():
         world.callers[role] = f"Bearer {jwt.access_token(user)}"
-    node = factories.make_node("web-1", tags=["web"])
-    factories.make_node("twin-1", clone_suspected_at=timezone.now())
+    node = factories.make_seen_node("web-1", tags=["web"])
+    factories.make_seen_node("twin-1", clone_suspected_at=timezone.now())
     token = factories.make_token(node)
     world.callers["agent"] = f"Bearer {token}"
     world.known = {

@@ -56,7 +56,11 @@ def main(nodes: list[str], concurrency: int) -> dict[str, object]:
     firsts.first_admin(by)
     tokens = {node: enrolment.enrol(by=by, name=node, node_id=node).plaintext for node in nodes}
     with connection.cursor() as cursor:
-        cursor.execute("UPDATE nodes_node SET concurrency = %s", [concurrency])
+        # They reported once: a node that was never seen gets no jobs, and here jobs are queued before its agent comes.
+        once = "now() - interval '1 day'"
+        cursor.execute(
+            f"UPDATE nodes_node SET concurrency = %s, first_seen_at = {once}, last_seen_at = {once}", [concurrency]
+        )
     with as_owner(), connection.cursor() as cursor:
         cursor.execute(HISTORY)
     settings.STATIC_ROOT.mkdir(parents=True, exist_ok=True)

@@ -100,10 +100,12 @@ def _targets(options: dict[str, Any]) -> list[str]:
     chosen = list(options["node"])
     for kind in ("tag", "group"):
         if options[kind]:
-            found = list_nodes(NodeFilter(**{kind: options[kind]})).values_list("node_id", flat=True)
-            if not found:
+            found = list_nodes(NodeFilter(**{kind: options[kind]}))
+            if not found.exists():
                 raise CommandError(f"No node has the {kind} “{options[kind]}”.")
-            chosen += found
+            if not found.seen().exists():
+                raise CommandError(f"No node with the {kind} “{options[kind]}” has ever reported.")
+            chosen += found.seen().values_list("node_id", flat=True)
     if not chosen:
         raise CommandError("Name a node, or give --tag or --group.")
     return list(dict.fromkeys(chosen))
