@@ -14,7 +14,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods
 
-from accounts import passwords, people, tasks
+from accounts import mails, passwords, people, tasks
 from accounts.account_api import ask_for_reset
 from accounts.errors import LinkInvalid
 from accounts.forms import InvitationForm, NewPasswordForm, ResetForm, add_errors
@@ -39,17 +39,19 @@ def _refused(request: HttpRequest, form: forms.Form, error: HyprBoxError) -> int
 @never_cache
 @require_http_methods(METHODS)
 def reset(request: HttpRequest) -> HttpResponse:
-    """Ask for a link. The answer is the same for every address."""
+    """Ask for a link. The answer is the same for every address, and says how the link gets to its owner."""
+    is_mailed = mails.reaches_people()
     if request.method != "POST":
-        return _page(request, "reset", form=ResetForm())
-    form = ResetForm(request.POST)
-    if not form.is_valid():
-        return _page(request, "reset", 400, form=form)
-    try:
-        ask_for_reset(form.cleaned_data["email"], actor_of(request).ip)
-    except HyprBoxError as error:
-        return _page(request, "reset", _refused(request, form, error), form=form)
-    return _page(request, "reset", form=form, sent=form.cleaned_data["email"])
+        return _page(request, "reset", form=ResetForm(), is_mailed=is_mailed)
+    form, status = ResetForm(request.POST), 400
+    if form.is_valid():
+        try:
+            ask_for_reset(form.cleaned_data["email"], actor_of(request).ip)
+        except HyprBoxError as error:
+            status = _refused(request, form, error)
+        else:
+            return _page(request, "reset", form=form, sent=form.cleaned_data["email"], is_mailed=is_mailed)
+    return _page(request, "reset", status, form=form, is_mailed=is_mailed)
 
 
 @never_cache

@@ -251,6 +251,19 @@ class First(Source):
             yield fragment("first", "nodes/_first.html", {"card": seen[0]})
 
 
+class Tokens(Source):
+    """The list of tokens. Its rows hold forms, so the page fetches them itself: what happens here is rare."""
+
+    topics = ("tokens", "uses")
+
+    def __init__(self, by: Actor) -> None:
+        require(by, Capability.MANAGE_TOKENS)
+        super().__init__(by)
+
+    def changes(self, events: list[Event]) -> Iterator[Frame]:
+        yield "resync", {}
+
+
 class Enrolling(Source):
     """A new token waits for the first heartbeat that uses it."""
 
@@ -283,7 +296,7 @@ _SOURCES: list[tuple[str, Callable[..., Source]]] = [
     (rf"job-{_UUID}", lambda by, id: OneJob(by, id)),
     (r"feed", LiveFeed),
     (r"first", First),
-    (r"tokens", Source),
+    (r"tokens", Tokens),
     (rf"enrol-{_UUID}", lambda by, id: Enrolling(by, id)),
 ]
 

@@ -104,7 +104,7 @@ def _page(
         "page": page,
         "rows": [Row(token, state_of(token, now)) for token in page],
     }
-    topics = (f"enrol-{made.token.pk}",) if made else ("tokens",)
+    topics = ("tokens", *((f"enrol-{made.token.pk}",) if made else ()))
     return pages.show(request, "tokens/list.html", context, nav="settings", crumbs=CRUMBS, topics=topics, status=status)
 
 

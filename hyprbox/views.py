@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.urls import URLPattern, URLResolver, include, path
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
@@ -69,6 +70,28 @@ def server_error(request: HttpRequest) -> HttpResponse:
     return error_response(request, known or defect())
 
 
+def _folder(place: str) -> Callable[[HttpRequest], HttpResponse]:
+    """Who shortens an address to a folder of others is led to the page that lists them."""
+
+    @require_safe
+    def lead(request: HttpRequest) -> HttpResponse:
+        pages.actor_of(request)
+        return redirect(place)
+
+    return lead
+
+
+# The folders of pages that are no page themselves; a test finds one that is missing here.
+FOLDERS = {
+    "settings/": "profile",
+    "settings/people/invitations/": "people",
+    "profile/sessions/": "profile",
+    "nodes/": "nodes:overview",
+    "jobs/new/": "presets:list",
+    "jobs/batches/": "jobs:list",
+    "drift/presets/": "jobs:drift",
+    "invitation/": "login",
+}
 _fleet: list[URLPattern | URLResolver] = [
     path("", fleet.overview, name="overview"),
     path("nodes/<str:node_id>/", fleet.node, name="detail"),
@@ -84,6 +107,7 @@ _tokens: list[URLPattern | URLResolver] = [
 urlpatterns: list[Any] = [
     path("", include((_fleet, "nodes"))),
     path("", include((_tokens, "tokens"))),
+    *(path(folder, _folder(place)) for folder, place in FOLDERS.items()),
     path("live/", fleet.live, name="live"),
     path("palette/", palette, name="palette"),
     path("events/", events_unavailable, name="events"),

@@ -115,7 +115,7 @@ class Summary:
         if self.job.node_id is not None and self.job.node.clone_suspected_at is not None:
             return "Two machines seem to report as its node: it is handed out when someone has settled that."
         left = (self.job.expires_at - self.now).total_seconds()
-        return f"It waits for its node to come for it, for at most {words.age(max(left, 0))} more."
+        return f"It waits for its node to come for it, for at most {words.left(max(left, 0))} more."
 
     def _running(self) -> str:
         if self.job.contact_lost_at is not None:

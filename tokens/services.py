@@ -6,7 +6,6 @@ import uuid
 from datetime import datetime, timedelta
 
 from django.db import transaction
-from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -118,9 +117,11 @@ def pin_token(*, by: Actor, token_id: uuid.UUID, node_id: str, node_pk: uuid.UUI
 
 
 def mark_used(token_ids: list[uuid.UUID]) -> None:
-    """Note that these tokens were used; at most one write a minute for each."""
-    stale = Q(last_used_at=None) | Q(last_used_at__lt=Now() - timedelta(minutes=1))
-    NodeToken.objects.filter(stale, pk__in=token_ids).update(last_used_at=Now())
+    """Note that these tokens were used; at most one write a minute for each. Whoever looks at them hears of a first use."""
+    used = NodeToken.objects.filter(pk__in=token_ids)
+    if used.filter(last_used_at=None).update(last_used_at=Now()):
+        live.publish("uses")
+    used.filter(last_used_at__lt=Now() - timedelta(minutes=1)).update(last_used_at=Now())
 
 
 def retire_predecessors(token_ids: list[uuid.UUID]) -> None:

@@ -58,6 +58,17 @@ def test_without_a_mail_server_the_link_is_shown_once(ada: User, settings: Any) 
     assert f"{settings.HYPRBOX_PUBLIC_URL}/invitation/" not in text(admin.get("/settings/people/"))
 
 
+def test_without_a_mail_server_a_forgotten_password_is_asked_for_elsewhere(otto: User, settings: Any) -> None:
+    settings.EMAIL_BACKEND = "django.core.mail.backends.console.EmailBackend"
+    assert "No e-mail is sent from here" in text(Client().get("/reset/"))
+    pages = []
+    for email in (otto.email, "nobody@example.com"):
+        page = text(Client().post("/reset/", {"email": email}))
+        assert "in the log of its worker" in page and "mailbox" not in page
+        pages.append(page.replace(email, "-"))
+    assert pages[0] == pages[1]
+
+
 @pytest.mark.parametrize(
     ("email", "sentence"), [("nonsense", "is not an e-mail address"), ("ada@example.com", "exists already")]
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from typing import Any, Callable
@@ -130,3 +131,8 @@ def is_tty(stream: Any | None) -> bool:
         return stream is not None and bool(stream.isatty())
     except (ValueError, OSError):
         return False
+
+
+def has_colours(stream: Any | None) -> bool:
+    """Whether colours may be written to it: a terminal that has them, of someone who does not refuse them (no-color.org)."""
+    return is_tty(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

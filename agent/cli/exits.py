@@ -21,6 +21,7 @@ CANCELLED = 123
 TIMED_OUT = 124
 SIGNAL_BASE = 128
 
+_SAID_IN_FULL = ("node_id", "node_ids", "preset", "otp")  # fields whose sentences say themselves what they are about
 _NEVER_RAN_REASONS = frozenset({"expired", "refused", "signature_invalid", "secret_unresolved", "clock_skew"})
 
 
@@ -74,7 +75,7 @@ class NotThere(Trouble):
 def _with_field(name: str, sentence: str) -> str:
     """The API's sentences about variables name them already; others need the field's name to be understood."""
     bare = name.rpartition(".")[2]
-    return sentence if bare in sentence or name in ("node_id", "node_ids", "preset") else f"{bare}: {sentence}"
+    return sentence if bare in sentence or name in _SAID_IN_FULL else f"{bare}: {sentence}"
 
 
 def exit_code_of(job: Mapping[str, Any]) -> int:

@@ -53,15 +53,28 @@ def login(address: str | None, email: str | None, otp: bool) -> None:
 
 
 def _log_in(api: Api, body: dict[str, str]) -> Any:
+    if "otp" in body:
+        return _log_in_with_code(api, body)
     try:
         return api.call("POST", "/api/auth/login", public=True, json=body).json()
     except Trouble as error:
-        if "otp" in body or not _may_want_second_factor(error):
+        if not _may_want_second_factor(error):
             raise
         code = _code_if_any()
         if not code:
             raise
-    return api.call("POST", "/api/auth/login", public=True, json={**body, "otp": code}).json()
+    return _log_in_with_code(api, {**body, "otp": code})
+
+
+def _log_in_with_code(api: Api, body: dict[str, str]) -> Any:
+    """A server that does not tell what was wrong speaks of the other two only."""
+    try:
+        return api.call("POST", "/api/auth/login", public=True, json=body).json()
+    except Trouble as error:
+        if error.code != "wrong_credentials":
+            raise
+        words = "The e-mail address, the password or the one-time code is not right. A code works only once."
+        raise Trouble(words, code=error.code, exit_code=error.exit_code) from None
 
 
 def _may_want_second_factor(error: Trouble) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from agent.cli.base import clean, current, is_tty
+from agent.cli.base import clean, current, has_colours, is_tty
 
 _COLOURS = {
     "ONLINE": "green", "SUCCEEDED": "green", "WARNING": "yellow", "QUEUED": "yellow", "RUNNING": "cyan",
@@ -117,7 +117,8 @@ def _rich_table(columns: Sequence[Column], cells: list[list[str]]) -> None:
 
     room = Console().width
     widths = _layout(columns, cells, room)
-    made = Table(box=None, pad_edge=False, header_style="bold dim", padding=(0, GAP, 0, 0))
+    is_plain = not has_colours(sys.stdout)
+    made = Table(box=None, pad_edge=False, header_style="" if is_plain else "bold dim", padding=(0, GAP, 0, 0))
     for index, width in widths.items():
         column = columns[index]
         wraps = column.flexible == "wrap"
@@ -129,7 +130,8 @@ def _rich_table(columns: Sequence[Column], cells: list[list[str]]) -> None:
             justify="right" if column.right else "left",
         )
     for row in cells:
-        made.add_row(*[Text(row[i], style=_COLOURS.get(row[i], "") if columns[i].coloured else "") for i in widths])
+        coloured = {i for i in widths if columns[i].coloured and not is_plain}
+        made.add_row(*[Text(row[i], style=_COLOURS.get(row[i], "") if i in coloured else "") for i in widths])
     # What must not be shortened may be wider than the terminal, which then breaks the line.
     Console(highlight=False, width=max(room, sum(widths.values()) + GAP * len(widths))).print(made)
 
@@ -184,7 +186,7 @@ def verdict(status: str, text: str) -> None:
 
 def _tinted(text: str, colour: str, stream: Any) -> str:
     code = _CODES.get(colour)
-    if not code or not is_tty(stream) or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+    if not code or not has_colours(stream):
         return text
     return f"\x1b[{code}m{text}\x1b[0m"
 
@@ -210,6 +212,14 @@ def duration(seconds: float) -> str:
         if seconds >= size:
             return f"{int(seconds // size)} {unit}"
     return f"{seconds:.1f} s" if seconds < 10 and isinstance(seconds, float) else f"{int(seconds)} s"
+
+
+def left(seconds: float) -> str:
+    """What remains, rounded: a moment after they began, seven days are still `7 d`."""
+    for (size, unit), smaller in zip(_UNITS, (86400, 3600, 60, 1)):
+        if int(seconds / smaller + 0.5) * smaller >= size:
+            return f"{int(seconds / size + 0.5)} {unit}"
+    return f"{max(0, int(seconds + 0.5))} s"
 
 
 def took(job: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ import sys
 import threading
 from typing import Any
 
-from agent.cli.base import is_tty
+from agent.cli.base import has_colours, is_tty
 
 _HELD = 4096
 # A colour; a whole other sequence; one that is not whole yet; a control character that does more than lay out text.
@@ -23,9 +23,13 @@ _SEQUENCE = re.compile(
 
 
 class Sieve:
-    """Text for a terminal: colours stay, all other commands to it go. A node is not trusted with an operator's screen."""
+    """Text for a terminal: colours stay where they are wanted, all other commands to it go.
 
-    def __init__(self) -> None:
+    A node is not trusted with an operator's screen.
+    """
+
+    def __init__(self, *, is_coloured: bool = True) -> None:
+        self._is_coloured = is_coloured
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
 
@@ -36,7 +40,7 @@ class Sieve:
         def replace(match: re.Match[str]) -> str:
             if match["open"] is not None and not is_final and len(match[0]) < _HELD:
                 self._held = match[0]
-            return match["colour"] or ""
+            return (match["colour"] or "") if self._is_coloured else ""
 
         return _SEQUENCE.sub(replace, text)
 
@@ -82,9 +86,12 @@ class Sink:
                 self._put(stream, rest)
 
     def _shown(self, stream: str, data: bytes, *, is_final: bool = False) -> bytes:
-        if not is_tty(getattr(sys, stream)):
+        target = getattr(sys, stream)
+        if not is_tty(target):
             return data
-        sieve = self._sieves.setdefault(stream, Sieve())
+        if stream not in self._sieves:
+            self._sieves[stream] = Sieve(is_coloured=has_colours(target))
+        sieve = self._sieves[stream]
         return sieve.pass_on(data, is_final=is_final).encode("utf-8", "replace")
 
     def _put(self, stream: str, data: bytes) -> None:

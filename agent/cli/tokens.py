@@ -63,7 +63,7 @@ def _state(each: dict[str, Any]) -> str:
     if not each["expires_at"]:
         return "valid"
     left = (printing.parse_time(each["expires_at"]) - printing.now()).total_seconds()
-    return "expired" if left <= 0 else f"valid for {printing.duration(left)}"
+    return "expired" if left <= 0 else f"valid for {printing.left(left)}"
 
 
 @token.command("revoke", short_help="End a token.")

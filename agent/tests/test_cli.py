@@ -7,11 +7,12 @@ import re
 import shutil
 import subprocess
 import sys
+from datetime import datetime, timedelta, timezone
 
 import click
 import pytest
 
-from agent.cli import exits, printing
+from agent.cli import exits, printing, tokens
 from agent.cli.addresses import check_url, page_of
 from agent.cli.exits import UsageTrouble, exit_code_of, exit_code_of_all
 from agent.cli.options import Duration, Moment
@@ -197,6 +198,31 @@ def test_a_piped_table_is_plain_and_whole(run):
     header, row = out.splitlines()
     assert header.split() == ["NODE", "STATUS", "CPU", "MEM", "DISK", "SEEN", "GROUP", "TAGS"]
     assert row.startswith(name) and "\x1b" not in out and "\x07" not in out
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (7 * 86400 - 2, "7 d"), (86400 * 365 - 1, "1 y"), (86399, "1 d"), (3599.5, "1 h"), (5400, "2 h"), (61, "1 min"),
+        (59.2, "59 s"), (0, "0 s"),
+    ],
+)  # fmt: skip
+def test_what_remains_is_rounded(seconds, words):
+    assert printing.left(seconds) == words
+
+
+def test_a_token_is_as_new_as_it_is(run):
+    until = (datetime.now(timezone.utc) + timedelta(days=7, seconds=-3)).isoformat()
+    row = {
+        "id": "1",
+        "name": "n",
+        "prefix": "p",
+        "node_id": "",
+        "revoked_at": None,
+        "last_used_at": None,
+        "created_by": "",
+    }
+    assert tokens._state({**row, "expires_at": until}) == "valid for 7 d"
 
 
 def test_an_empty_list_is_an_empty_list(run):

@@ -138,6 +138,21 @@ def test_what_is_sensitive_asks_a_person_for_the_second_factor(run, monkeypatch)
     assert len(run.shell.plane.bodies("POST", "/api/auth/step-up")) == 1
 
 
+def test_a_wrong_code_is_told_in_words(run, monkeypatch):
+    monkeypatch.setattr("agent.cli.api.ask_code", lambda question: "000000")
+
+    def refuse(method: str, path: str) -> None:
+        if path == "/api/auth/step-up":
+            wrong = {"otp": ["This code is not right, or was used before."]}
+            raise Refusal(400, "invalid_input", "Some of it cannot be used.", fields=wrong)
+        if path == "/api/jobs":
+            raise Refusal(403, "step_up_required", "Show your second factor first.")
+
+    run.shell.plane.before = refuse
+    done = run(*MOTD, "-t", "web-1")
+    assert (done.code, done.err) == (2, "hyprbox: This code is not right, or was used before.\n")
+
+
 def test_a_script_is_told_how_to_show_a_second_factor(run):
     def ask(method: str, path: str) -> None:
         if path == "/api/jobs":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 import signal
 import threading
@@ -9,9 +10,10 @@ import time
 
 import pytest
 
-from agent.cli import follow
+from agent.cli import follow, printing
 from agent.cli.events import Event, read_events
-from agent.cli.sinks import Sieve
+from agent.cli.printing import Column
+from agent.cli.sinks import Sieve, Sink
 from agent.tests.cli_plane import Refusal, token
 
 ALL_BYTES = bytes(range(256))
@@ -206,6 +208,50 @@ def test_a_node_cannot_command_an_operators_terminal(raw, shown):
     assert whole.pass_on(raw) + whole.pass_on(b"", is_final=True) == shown
     single = "".join(bytewise.pass_on(raw[i : i + 1]) for i in range(len(raw)))
     assert single + bytewise.pass_on(b"", is_final=True) == shown
+
+
+class Screen(io.TextIOWrapper):
+    """What is written as to a terminal."""
+
+    def __init__(self):
+        super().__init__(io.BytesIO(), "utf-8")
+
+    def isatty(self):
+        return True
+
+    def shown(self):
+        self.flush()
+        return self.buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("environment", "colours"),
+    [({}, True), ({"NO_COLOR": ""}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)],
+)
+def test_who_refuses_colours_gets_none_on_a_terminal(monkeypatch, environment, colours):
+    """Neither ours nor those of a script."""
+    screen = Screen()
+    monkeypatch.setattr("sys.stdout", screen)
+    for name, value in {"TERM": "xterm-256color", "COLUMNS": "80", "NO_COLOR": "", **environment}.items():
+        monkeypatch.setenv(name, value)
+    sink = Sink()
+    for piece in (b"\x1b[1;3", b"1mred\x1b[0m\x1b[38;5;9m!\x1b[m\x1b[2J\n"):
+        sink.write("stdout", piece)
+    sink.close()
+    printing.table([Column("STATUS", coloured=True)], [["FAILED"], ["UNKNOWN"]], empty="")
+    printing.facts({"Status": "FAILED"})
+    shown = screen.shown()
+    assert b"red" in shown and b"FAILED" in shown and b"[2J" not in shown
+    assert (b"\x1b[1;31mred\x1b[0m" in shown) is (b"\x1b[31m" in shown) is colours
+    assert (b"\x1b" in shown) is colours
+
+
+def test_a_pipe_gets_a_scripts_colours_as_they_are(monkeypatch, capfdbinary):
+    monkeypatch.setenv("NO_COLOR", "1")
+    sink = Sink()
+    sink.write("stdout", b"\x1b[31mred\x1b[0m\n")
+    sink.close()
+    assert capfdbinary.readouterr().out == b"\x1b[31mred\x1b[0m\n"
 
 
 def test_a_sequence_without_end_does_not_hold_the_output_for_ever():

@@ -50,6 +50,15 @@ def test_a_second_factor_is_asked_for_when_it_may_be_needed(run, more, code):
     assert run("login", run.shell.plane.url, "--email", EMAIL, stdin=f"{PASSWORD}\n").code == 3
 
 
+@pytest.mark.parametrize("more", [[], ["--otp"]])
+def test_a_wrong_code_is_spoken_of_as_well(run, more):
+    run.shell.plane.needs_otp = "wrong_credentials"
+    done = run("login", run.shell.plane.url, "--email", EMAIL, *more, stdin=f"{PASSWORD}\n000000\n")
+    assert done.code == 3
+    said = "hyprbox: The e-mail address, the password or the one-time code is not right. A code works only once.\n"
+    assert done.err == said
+
+
 def test_without_a_login_it_says_what_to_do(run):
     run.shell.saved.unlink()
     done = run("status")

@@ -185,3 +185,12 @@ def test_it_is_verified_over_the_api_and_on_the_page(api: Any, ada: Any, vera: A
     assert client.get("/audit/export/?format=csv&action=audit.verified").status_code == 200
     client.force_login(vera)
     assert client.post("/audit/verify/").status_code == client.get("/audit/export/").status_code == 403
+
+
+def test_the_page_shows_nested_details_in_words_and_escaped(client: Any, ada: Any) -> None:
+    detail = {"changes": {"role": "viewer", "is_active": False}, "tags": ["<b>", "x"], "plain": "it's"}
+    services.record(Action.NODE_CHANGED, by=SYSTEM, target="node:web-1", detail=detail)
+    client.force_login(ada)
+    page = client.get("/audit/").content.decode()
+    assert "role: viewer, is_active: no" in page and "&lt;b&gt;, x" in page and "it&#x27;s" in page
+    assert "{&#x27;" not in page and "[&#x27;" not in page and "<b>," not in page

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
+from typing import Any
 
 NBSP = "\u00a0"
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -14,6 +16,14 @@ def age(seconds: float) -> str:
         if seconds >= size:
             return f"{int(seconds // size)}{NBSP}{unit}"
     return f"{max(0, int(seconds))}{NBSP}s"
+
+
+def left(seconds: float) -> str:
+    """What remains, rounded in the same units: a moment after they began, seven days are still `7 d`."""
+    for unit, size, smaller in (("d", 86_400, 3_600), ("h", 3_600, 60), ("min", 60, 1)):
+        if int(seconds / smaller + 0.5) * smaller >= size:
+            return f"{int(seconds / size + 0.5)}{NBSP}{unit}"
+    return f"{max(0, int(seconds + 0.5))}{NBSP}s"
 
 
 def duration(seconds: float) -> str:
@@ -39,14 +49,12 @@ def size(count: float) -> str:
 
 
 def moment(at: datetime, now: datetime) -> str:
-    """Relative when younger than a day, else the date: `3 s ago`, `22 Nov`, `22 Nov 2025`."""
+    """Relative to come and when younger than a day, else the date: `in 7 d`, `3 s ago`, `22 Nov`, `22 Nov 2025`."""
     seconds = (now - at).total_seconds()
-    if -86_400 < seconds < 0:
-        return "now" if seconds > -1 else f"in {age(-seconds)}"
-    if seconds < 0:
-        return f"in {age(-seconds)}"
-    if seconds < 1:
+    if -1 < seconds < 1:
         return "now"
+    if seconds < 0:
+        return f"in {left(-seconds)}"
     if seconds < 86_400:
         return f"{age(seconds)} ago"
     day = at.astimezone(UTC)
@@ -64,3 +72,20 @@ def middle(text: str, limit: int) -> str:
 def plural(count: int, one: str, many: str = "") -> str:
     """`1 node`, `2 nodes`, `1,000 nodes`."""
     return f"{count:,}{NBSP}{one if count == 1 else many or one + 's'}"
+
+
+def fact(value: Any) -> str:
+    """A value out of JSON: `yes`, `a, b`, `name: web-1, tags: ["a", "b"]`. What is nested deeper is JSON."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_part(part)}" for key, part in value.items()) or "–"
+    if isinstance(value, list):
+        return ", ".join(map(_part, value)) or "–"
+    return _part(value)
+
+
+def _part(value: Any) -> str:
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "–" if value is None or value == "" else str(value)

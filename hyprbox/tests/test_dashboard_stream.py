@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from unittest import mock
 
 import pytest
 from django.utils import timezone
@@ -15,6 +16,8 @@ from hyprbox.lib.live import Event
 from nodes.models import Node
 from tests import factories
 from tests.factories import as_actor
+from tokens import services as tokens
+from tokens.models import NodeToken
 
 
 @pytest.fixture
@@ -94,8 +97,6 @@ def test_the_feed_tells_heartbeats_flips_and_jobs(by: Actor, web_1: Node) -> Non
 
 
 def test_an_enrolment_turns_green_with_the_first_heartbeat(ada: User, new_1: Node) -> None:
-    from tokens.models import NodeToken
-
     factories.make_token(new_1)
     token = NodeToken.objects.get(node_pk=new_1.pk)
     source = fragments.source(f"enrol-{token.pk}", by=as_actor(ada))
@@ -103,6 +104,22 @@ def test_an_enrolment_turns_green_with_the_first_heartbeat(ada: User, new_1: Nod
     Node.objects.filter(pk=new_1.pk).update(first_seen_at=timezone.now(), last_seen_at=timezone.now())
     [(_, data)] = source.changes([Event("nodes", {"node": [str(new_1.pk)]})])
     assert data["id"] == f"enrol-{token.pk}" and "reports" in data["html"]
+
+
+def test_a_list_of_tokens_hears_of_a_first_use_and_of_no_other(ada: User, vera: User, new_1: Node) -> None:
+    factories.make_token(new_1)
+    token = NodeToken.objects.get(node_pk=new_1.pk)
+    source = fragments.source("tokens", by=as_actor(ada))
+    assert list(source.snapshot()) == [] and "uses" in source.topics
+    assert list(source.changes([Event("uses")])) == [("resync", {})]
+    with pytest.raises(Forbidden):
+        fragments.source("tokens", by=as_actor(vera))
+    for more in (1, 0):
+        NodeToken.objects.update(last_used_at=None if more else timezone.now() - timedelta(hours=1))
+        with mock.patch("tokens.services.live.publish") as told:
+            tokens.mark_used([token.pk])
+        token.refresh_from_db()
+        assert told.call_count == more and timezone.now() - token.last_used_at < timedelta(minutes=1)
 
 
 def test_the_web_hosts_clock_decides_nothing(

@@ -8,12 +8,14 @@ import pytest
 from django.db import OperationalError
 from django.test import Client
 from django.test.client import RequestFactory
+from django.urls import get_resolver
 
 from accounts.models import User
 from hyprbox import views
 from hyprbox.gate import door
 from hyprbox.lib import errors
 from hyprbox.lib.middleware import error_response
+from tests.test_permissions import addresses, is_api
 
 
 @pytest.mark.parametrize(
@@ -95,3 +97,18 @@ async def test_a_page_of_the_gate_has_the_request_id_and_the_theme() -> None:
             assert told[b"x-request-id"].decode() == request_id and f"request {request_id}" in page
             assert (f'data-theme="{theme}"' in page) if theme else "data-theme" not in page
             assert 'href="">Try again' in page  # wherever this was
+
+
+def test_every_folder_of_pages_leads_somewhere(client: Client, ada: User) -> None:
+    """All that is left when the end of an address is cut away, as long as no part of it is a name or an id."""
+    client.force_login(ada)
+    known = [address for address, _ in addresses(get_resolver()) if not is_api(address) and address.endswith("/")]
+    plain = {"/".join(parts[:length]) + "/" for parts in (one.split("/") for one in known) for length in range(1, 6)}
+    folders = sorted(one for one in plain - set(known) if "<" not in one and any(k.startswith(one) for k in known))
+    assert folders == []
+    assert client.get("/settings/")["Location"] == "/profile/"
+    for folder in views.FOLDERS:
+        answer = client.get(f"/{folder}", follow=True)
+        assert answer.status_code == 200 and answer.redirect_chain, folder
+        assert client.post(f"/{folder}").status_code == 405
+    assert Client().get("/settings/")["Location"].startswith("/login/?next=")

@@ -33,6 +33,12 @@ def test_durations(seconds: float, text: str) -> None:
         (timedelta(days=1), "22 Nov"),
         (timedelta(days=400), "19 Oct 2025"),
         (-timedelta(days=7, seconds=5), "in 7 d"),
+        (-timedelta(days=6, hours=23, minutes=59, seconds=55), "in 7 d"),
+        (-timedelta(hours=23, minutes=59, seconds=58), "in 1 d"),
+        (-timedelta(hours=23, minutes=20), "in 23 h"),
+        (-timedelta(minutes=59, seconds=59.9), "in 1 h"),
+        (-timedelta(seconds=59.4), "in 59 s"),
+        (-timedelta(seconds=0.5), "now"),
     ],
 )
 def test_moments(ago: timedelta, text: str) -> None:
@@ -56,3 +62,21 @@ def test_plurals() -> None:
         "2 queries",
         "1,000 queries",
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("web-1", "web-1"),
+        (12, "12"),
+        (True, "yes"),
+        ({"is_active": False, "role": "viewer", "name": None}, "is_active: no, role: viewer, name: –"),
+        (["read", "run"], "read, run"),
+        ({"tags": ["a", "ü"]}, 'tags: ["a", "ü"]'),
+        ([{"from": 1, "to": None}], '{"from": 1, "to": null}'),
+        ({}, "–"),
+        ([], "–"),
+    ],
+)
+def test_a_value_out_of_json(value: object, shown: str) -> None:
+    assert words.fact(value) == shown

@@ -8,13 +8,21 @@ export const relative = (seconds) => {
   return `${Math.floor(seconds / size)}\u00a0${unit}`;
 };
 
+/** What remains, rounded: a moment after they began, seven days are still 7 d. */
+export const left = (seconds) => {
+  const ranks = [[86400, 3600, 'd'], [3600, 60, 'h'], [60, 1, 'min']];
+  const [size, , unit] = ranks.find(([size, smaller]) => Math.round(seconds / smaller) * smaller >= size) || [1, 1, 's'];
+  return `${Math.max(0, Math.round(seconds / size))}\u00a0${unit}`;
+};
+
 /** Rewrites each <time data-rel> ("3 s ago") and <time data-for> ("1 min 12 s", counting up). */
 export const refreshTimes = (within = document) => {
   const now = Date.now();
   $$('time[data-rel]', within).forEach((time) => {
     const seconds = (now - Date.parse(time.dateTime)) / 1000;
     if (seconds >= 86400) return; // the server has written the date
-    time.textContent = seconds < 1 ? 'now' : `${relative(seconds)} ago`;
+    const isNow = seconds > -1 && seconds < 1;
+    time.textContent = isNow ? 'now' : seconds < 0 ? `in ${left(-seconds)}` : `${relative(seconds)} ago`;
   });
   $$('time[data-for]', within).forEach((time) => {
     const total = Math.max(0, Math.floor((now - Date.parse(time.dateTime)) / 1000));

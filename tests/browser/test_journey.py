@@ -63,15 +63,19 @@ def test_a_token_is_shown_once_turns_green_and_can_be_revoked(ada: Page, live_se
     match = COMMAND.search(command)
     assert match is not None and "HYPRBOX_KEYS_SHA256=" in command
     expect(ada.locator(".waiting")).to_contain_text("Waiting for the first heartbeat")
+    row = ada.locator("tr").filter(has_text="second server")
+    expect(row).to_contain_text("Not used yet")
 
     with httpx.Client(base_url=live_server_url, headers={"Authorization": f"Bearer {match[1]}"}) as client:
         Agent(client, "web-2").beat()
         expect(ada.locator(".waiting")).to_contain_text("web-2 reports", timeout=5_000)
+        expect(row).to_contain_text("Active", timeout=5_000)
+        expect(row.get_by_role("button", name="Rotate")).to_be_visible()
+        assert "Not used yet" not in row.inner_text() and ada.locator("#command").inner_text() == command
         ada.get_by_role("link", name="I have saved it").click()
         ada.wait_for_url("**/settings/tokens/")
         assert match[1] not in ada.content()
 
-        row = ada.locator("tr").filter(has_text="second server")
         row.get_by_role("button", name="Revoke").click()
         ada.get_by_role("dialog").get_by_role("button", name="Revoke token").click()
         expect(row).to_contain_text("Revoked")

@@ -244,6 +244,12 @@ def counted(count: int, noun: str) -> str:
 
 
 @register.filter
+def fact(value: Any) -> str:
+    """A value out of JSON, in words: `{{ value|fact }}`."""
+    return words.fact(value)
+
+
+@register.filter
 def number(count: int) -> str:
     """1,042"""
     return f"{count:,}"
