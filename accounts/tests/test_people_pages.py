@@ -58,6 +58,14 @@ def test_without_a_mail_server_the_link_is_shown_once(ada: User, settings: Any) 
     assert f"{settings.HYPRBOX_PUBLIC_URL}/invitation/" not in text(admin.get("/settings/people/"))
 
 
+def test_the_list_says_who_is_disabled_where_that_column_has_no_room(ada: User, mallory: User) -> None:
+    page = text(signed_in(ada).get("/settings/people/"))
+    [row] = [row for row in page.split("<tr>") if mallory.email in row]
+    [role] = [cell for cell in row.split("<td") if "only-xs" in cell]
+    assert "Operator" in role and "Disabled" in role and "<svg" in role
+    assert page.count("only-xs") == 1
+
+
 def test_without_a_mail_server_a_forgotten_password_is_asked_for_elsewhere(otto: User, settings: Any) -> None:
     settings.EMAIL_BACKEND = "django.core.mail.backends.console.EmailBackend"
     assert "No e-mail is sent from here" in text(Client().get("/reset/"))
