@@ -16,6 +16,7 @@ django.setup()
 
 import psycopg
 from django.conf import settings
+from psycopg import pq
 
 from bench import servers
 from jobs import claims, connections
@@ -35,9 +36,6 @@ FROM (SELECT g, now() - g * interval '1 second' AS at FROM generate_series(1, %(
 """
 # What a claim would go through if a queue were no more than rows in order.
 WHOLE = "polls_whole"
-
-
-CLAIM = claims.CLAIM.replace("$1", "%s").replace("$2", "%s")
 
 
 def definitions(conn: psycopg.Connection[Any], names: Iterable[str]) -> list[str]:
@@ -64,18 +62,20 @@ def polls(conn: psycopg.Connection[Any], nodes: list[uuid.UUID]) -> float:
     """Empty polls a second."""
     done, began = 0, time.perf_counter()
     while (seconds := time.perf_counter() - began) < SECONDS:
-        node = nodes[done * 7 % len(nodes)]
-        if conn.execute(CLAIM, ([node], [uuid.uuid4()]), binary=True).fetchall():
-            raise RuntimeError("a finished job was handed out")
+        asked = connections.uuid_array([nodes[done * 7 % len(nodes)]]), connections.uuid_array([uuid.uuid4()])
+        found = conn.pgconn.exec_prepared(b"claim", asked, result_format=pq.Format.BINARY)
+        if found.status != pq.ExecStatus.TUPLES_OK or found.ntuples:
+            raise RuntimeError(f"an empty poll got {found.ntuples} rows {found.error_message.decode()}")
         done += 1
     return done / seconds
 
 
 def main(url: str) -> None:
     rates: dict[str, list[float]] = {"partial": [], "whole": []}
-    with psycopg.connect(url, autocommit=True, prepare_threshold=0) as conn:
+    with psycopg.connect(url, autocommit=True, prepare_threshold=None) as conn:
         nodes = prepare(conn, url)
         conn.execute(connections.SESSION, prepare=False)  # a connection like the lane's from here on
+        conn.pgconn.prepare(b"claim", claims.CLAIM.encode())  # and asked as the lane asks
         for _ in range(ROUNDS):
             for name, taken in (("partial", [WHOLE]), ("whole", TAKEN)):
                 with conn.transaction(force_rollback=True):  # what is dropped comes back at no cost

@@ -10,39 +10,39 @@ import msgspec
 
 from jobs.states import CLAIM_LEASE_SECONDS, CLAIMS_LOCK
 
+LOCK = f"SELECT pg_advisory_xact_lock({CLAIMS_LOCK})"
 # A request that holds a claim gets it again; the others get their node's next job. A node's open jobs are read once,
 # through a partial index, so that neither its history nor other nodes' queues cost anything. The job is locked where it
 # stands, and judged again, for it may have changed since; one that somebody else holds is left for the next look.
-LOCK = f"SELECT pg_advisory_xact_lock({CLAIMS_LOCK})"
 CLAIM = f"""
-WITH pick AS (
-  SELECT w.request, mine.ctid FROM unnest($1::uuid[], $2::uuid[]) AS w(node, request)
-  JOIN nodes_node n ON n.id = w.node AND n.removed_at IS NULL AND n.clone_suspected_at IS NULL
+WITH look AS MATERIALIZED (
+  SELECT w.request, n.removed_at IS NULL AND n.clone_suspected_at IS NULL AND open.taken < n.concurrency AS may, open.*
+  FROM unnest($1::uuid[], $2::uuid[]) AS w(node, request) JOIN nodes_node n ON n.id = w.node
   CROSS JOIN LATERAL (
-    SELECT array_agg(j.ctid ORDER BY j.created_at, j.id) FILTER (WHERE j.status = 'QUEUED' AND NOT j.held
-        AND j.expires_at > now() AND (j.claim_id IS NULL OR j.lease_expires_at < now())) AS free,
+    SELECT (array_agg(j.ctid ORDER BY j.created_at, j.id) FILTER (WHERE j.status = 'QUEUED' AND NOT j.held
+        AND j.expires_at > now() AND (j.claim_id IS NULL OR j.lease_expires_at < now())))[1] AS next,
       count(*) FILTER (WHERE j.status = 'RUNNING' OR (j.claim_id IS NOT NULL AND j.lease_expires_at >= now())) AS taken,
-      count(*) FILTER (WHERE j.request_id = w.request AND j.claim_id IS NOT NULL) AS again
+      (array_agg(j.ctid) FILTER (WHERE j.request_id = w.request AND j.claim_id IS NOT NULL))[1] AS again
     FROM jobs_job j WHERE j.node_id = w.node AND j.finished_at IS NULL
   ) AS open
-  CROSS JOIN LATERAL (
-    SELECT c.ctid FROM jobs_job c
-    WHERE c.ctid = open.free[1] AND c.status = 'QUEUED' AND NOT c.held AND c.expires_at > now()
-      AND (c.claim_id IS NULL OR c.lease_expires_at < now())
-    FOR UPDATE SKIP LOCKED
-  ) AS mine
-  WHERE open.taken < n.concurrency AND open.again = 0 AND NOT EXISTS (SELECT FROM jobs_stop)
+), given AS (
+  UPDATE jobs_job AS j SET claim_id = gen_random_uuid(), request_id = pick.request, claimed_at = now(),
+    lease_expires_at = now() + interval '{CLAIM_LEASE_SECONDS} seconds'
+  FROM (
+    SELECT look.request, mine.ctid FROM look CROSS JOIN LATERAL (
+      SELECT c.ctid FROM jobs_job c
+      WHERE c.ctid = look.next AND c.status = 'QUEUED' AND NOT c.held AND c.expires_at > now()
+        AND (c.claim_id IS NULL OR c.lease_expires_at < now())
+      FOR UPDATE SKIP LOCKED
+    ) AS mine
+    WHERE look.may AND look.again IS NULL AND NOT EXISTS (SELECT FROM jobs_stop)
+  ) AS pick WHERE j.ctid = pick.ctid
+  RETURNING j.node_id, j.request_id, j.id, j.claim_id, j.payload, j.signature, j.key_id
 )
-UPDATE jobs_job AS j SET claim_id = gen_random_uuid(), request_id = pick.request, claimed_at = now(),
-  lease_expires_at = now() + interval '{CLAIM_LEASE_SECONDS} seconds'
-FROM pick WHERE j.ctid = pick.ctid
-RETURNING j.node_id, j.request_id, j.id, j.claim_id, j.payload, j.signature, j.key_id
-"""
-# For polls that got none: what their requests hold already.
-AGAIN = """
+SELECT * FROM given
+UNION ALL
 SELECT j.node_id, j.request_id, j.id, j.claim_id, j.payload, j.signature, j.key_id
-FROM unnest($1::uuid[], $2::uuid[]) AS w(node, request) JOIN jobs_job j ON j.node_id = w.node AND j.finished_at IS NULL
-WHERE j.request_id = w.request AND j.claim_id IS NOT NULL
+FROM look JOIN jobs_job j ON j.ctid = look.again
 """
 
 
@@ -68,7 +68,7 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 def of_row(row: list[Any]) -> tuple[bytes, Claim]:
-    """Of a row of `CLAIM` or `AGAIN` in binary: who asked, as node and request, and the claim."""
+    """Of a row of `CLAIM` in binary: who asked, as node and request, and the claim."""
     return row[0] + row[1], Claim(
         uuid.UUID(bytes=row[2]), uuid.UUID(bytes=row[3]), row[4], row[5].decode(), row[6].decode()
     )

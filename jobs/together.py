@@ -35,7 +35,6 @@ _STATEMENTS = {
     "complete": usual.COMPLETE,
     "lock": claims.LOCK,
     "claim": claims.CLAIM,
-    "again": claims.AGAIN,
 }
 
 log = structlog.get_logger(__name__)
@@ -180,20 +179,11 @@ async def write(statements: Pipeline, told: list[Report], polls: list[Wanted]) -
     calls = usual.calls(told)
     reports_end = len(calls)
     if polls:
-        calls += [("lock", ()), ("claim", _who(polls))]
+        nodes, requests = uuid_array(poll.node_pk for poll in polls), uuid_array(poll.request_id for poll in polls)
+        calls += [("lock", ()), ("claim", (nodes, requests))]
     rows = await statements.run(calls, _crash_if_claimed if polls and is_test() else None)
     moved = {row[0] or b"" for found in rows[:reports_end] for row in found}
-    if not polls:
-        return moved, {}
-    claimed = dict(map(claims.of_row, rows[-1]))
-    if without := [poll for poll in polls if poll.key not in claimed]:
-        [held] = await statements.run([("again", _who(without))])
-        claimed.update(map(claims.of_row, held))
-    return moved, claimed
-
-
-def _who(polls: list[Wanted]) -> tuple[bytes, bytes]:
-    return uuid_array([poll.node_pk for poll in polls]), uuid_array([poll.request_id for poll in polls])
+    return moved, dict(map(claims.of_row, rows[-1])) if polls else {}
 
 
 def _crash_if_claimed(rows: list[list[Row]]) -> None:
