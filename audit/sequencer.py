@@ -1,16 +1,17 @@
 """The one sequencer: gives committed entries their number and hash, so that no act waits for the chain.
 
-Every web process tries every half second, the worker now and then; whoever holds the advisory lock does it.
+A web process does it soon after it recorded something or was told that a process of another kind did; and everybody looks
+now and then, for what nobody told of. Whoever holds the advisory lock does it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import random
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 import structlog
 from django.db import connection, transaction
@@ -24,9 +25,17 @@ from hyprbox.lib.postgres import lock_number
 from hyprbox.lib.threads import in_thread
 
 BATCH = 1000
-PAUSE_SECONDS = 0.4
-THOROUGH_ROUNDS = 20
+PAUSE_SECONDS = 0.3  # so that batches form, and processes take turns
+LOOK_SECONDS = 10.0
+RETRY_SECONDS = 2.0
+WRITTEN = "audit.written"  # the topic on which a process without the loop tells of its entries
 LOCK = lock_number("audit.sequencer")
+# One statement, since an idle process asks nothing else.
+_LOOK = """
+SELECT EXISTS (SELECT FROM audit_event WHERE n IS NULL), coalesce((SELECT max(n) FROM audit_event), 0),
+  coalesce(c.n, 0), c.at, now()
+FROM (SELECT) AS one LEFT JOIN (SELECT n, at FROM audit_checkpoint ORDER BY n DESC LIMIT 1) AS c ON true
+"""
 _PLACE = """
 UPDATE audit_event e SET n = s.n, hash = s.hash
 FROM unnest(%s::bigint[], %s::bigint[], %s::bytea[]) AS s(id, n, hash) WHERE e.id = s.id
@@ -43,29 +52,57 @@ class Head:
     hash: bytes
 
 
-def sequence(*, thoroughly: bool = True) -> int:
-    """Give every committed entry its place. Returns how many got one: 0 as well while another process is at it.
+class Round(NamedTuple):
+    """What one call did. Not done: another process is at it, and may not see what was committed since it began."""
 
-    `thoroughly` also looks, without new entries, whether a checkpoint is due, and takes the one of another process.
-    """
-    total = 0
-    while Event.objects.filter(n=None).exists() or (thoroughly and not total):
+    placed: int
+    is_done: bool
+
+
+def sequence() -> Round:
+    """Give every committed entry its place, sign the checkpoint that is due, and take the newest, whoever signed it."""
+    total, has_worked, is_done = 0, False, True
+    while (found := _look()).has_new or found.is_due:
         placed = _batch()
-        total += placed
-        if placed < BATCH:
+        is_done = placed is not None
+        total += placed or 0
+        has_worked = True
+        if placed is None or placed < BATCH:
             break
-    if thoroughly or total:
+    if has_worked or found.signed > checkpoints.newest.n:
         checkpoints.newest.take(Checkpoint.objects.order_by("-n").first())
-    return total
+    return Round(total, is_done)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What there is to do: entries without a place, and a checkpoint at entry `n` since the one at `signed`."""
+
+    has_new: bool
+    n: int
+    signed: int
+    signed_at: datetime | None
+    now: datetime
+
+    @property
+    def is_due(self) -> bool:
+        return _is_due(self.n, self.signed, self.signed_at, self.now)
+
+
+def _look() -> _Found:
+    with connection.cursor() as cursor:
+        cursor.execute(_LOOK)
+        return _Found(*cursor.fetchone())
 
 
 @transaction.atomic
-def _batch() -> int:
+def _batch() -> int | None:
+    """How many got their place; None while another process is at it."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_xact_lock(%s), now()", [LOCK])
         is_ours, now = cursor.fetchone()
         if not is_ours:
-            return 0
+            return None
         # Only now: what the one before us did is visible to statements that start after its lock was released.
         old = head()
         rows = list(Event.objects.filter(n=None).order_by("id").values_list("id", "canonical")[:BATCH])
@@ -88,12 +125,17 @@ def head() -> Head:
     return Head(0, GENESIS) if last is None else Head(last[0] or 0, bytes(last[1] or b""))
 
 
+def _is_due(n: int, signed: int, signed_at: datetime | None, now: datetime) -> bool:
+    """Whether a log that ends at entry `n` wants a checkpoint, after one at entry `signed`."""
+    if n <= signed:
+        return False
+    is_old = signed_at is None or now - signed_at >= timedelta(seconds=checkpoints.EVERY_SECONDS)
+    return is_old or n - signed >= checkpoints.EVERY_ENTRIES
+
+
 def _sign_if_due(now_at: Head, now: datetime) -> None:
-    last = Checkpoint.objects.order_by("-n").first()
-    if now_at.n == 0 or (last is not None and now_at.n <= last.n):
-        return
-    is_old = last is None or now - last.at >= timedelta(seconds=checkpoints.EVERY_SECONDS)
-    if not is_old and now_at.n - (last.n if last else 0) < checkpoints.EVERY_ENTRIES:
+    signed, signed_at = Checkpoint.objects.order_by("-n").values_list("n", "at").first() or (0, None)
+    if not _is_due(now_at.n, signed, signed_at, now):
         return
     try:
         made = checkpoints.sign(n=now_at.n, digest=now_at.hash, at=now, signer=signing.signer())
@@ -104,32 +146,76 @@ def _sign_if_due(now_at: Head, now: datetime) -> None:
 
 
 class Loop:
-    """The sequencer of this web process."""
+    """The sequencer of this web process: it rests until it is woken, or for `LOOK_SECONDS`."""
 
     def __init__(self) -> None:
         self._task: asyncio.Task[None] | None = None
+        self._woken = asyncio.Event()
+        self._is_asked = False
+
+    @property
+    def is_running(self) -> bool:
+        """Whether `wake` is enough to tell of an entry."""
+        return self._task is not None and not self._task.done()
 
     def start(self) -> None:
+        self._woken, self._is_asked = asyncio.Event(), False
+        live.hub.on(WRITTEN, self._hear)
         self._task = asyncio.get_running_loop().create_task(self._run(), name="audit-sequencer")
 
     async def stop(self) -> None:
+        """What this process recorded just before gets its place as well, as nobody else was told of it."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        if task is None:
+            return
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        if self._is_asked:
+            await self._round()
+
+    def wake(self) -> None:
+        """There are new entries. From any thread, once they are committed; the first of many pays for all."""
+        task = self._task
+        if self._is_asked or task is None:
+            return
+        self._is_asked = True
+        with contextlib.suppress(RuntimeError):  # the event loop has ended
+            task.get_loop().call_soon_threadsafe(self._woken.set)
+
+    def _hear(self, event: live.Event) -> None:
+        self.wake()
 
     async def _run(self) -> None:
-        for count in itertools.count():
-            try:
-                await in_thread(sequence, thoroughly=count % THOROUGH_ROUNDS == 0)
-            except Unavailable:
-                await asyncio.sleep(2)
-            except Exception as error:
-                # Whatever is wrong with one round must not end the chain for this process' life.
-                log.error("audit.sequencer_failed", exc_info=error)
-                await asyncio.sleep(2)
-            await asyncio.sleep(PAUSE_SECONDS * random.uniform(0.75, 1.25))  # so that processes take turns
+        while True:  # the first round is for what was written before this process was there
+            pause = await self._round()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_about(LOOK_SECONDS)):
+                    await self._woken.wait()
+            await asyncio.sleep(_about(pause))
+
+    async def _round(self) -> float:
+        """Returns how many seconds the next one is to wait at least; it asks for that itself unless all is done."""
+        # Before the look: whoever commits from now on wakes us anew, since the look may be too early for it.
+        self._is_asked = False
+        self._woken.clear()
+        pause = PAUSE_SECONDS
+        try:
+            if (await in_thread(sequence)).is_done:
+                return pause
+        except Unavailable:
+            pause = RETRY_SECONDS
+        except Exception as error:
+            # Whatever is wrong with one round must not end the chain for this process' life.
+            log.error("audit.sequencer_failed", exc_info=error)
+            pause = RETRY_SECONDS
+        self._is_asked = True
+        self._woken.set()
+        return pause
+
+
+def _about(seconds: float) -> float:
+    return seconds * random.uniform(0.75, 1.25)
 
 
 loop = Loop()

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import structlog
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
 
-from audit import exports, selectors, verifying
+from audit import exports, selectors, sequencer, verifying
 from audit.actions import Action
 from audit.counting import is_first
-from hyprbox.lib import rowmac
+from hyprbox.lib import live, rowmac
 from hyprbox.lib.actors import Actor, Capability, Kind, require
 from hyprbox.lib.prepared import Statement
 from hyprbox.lib.rowmac import RowTampered, Sealed
@@ -24,14 +24,14 @@ MAX_VALUE_BYTES = 1024
 _SEALS = Actor.system("seals")
 
 # Every act waits for this: prepared and without a cursor, it takes about half of the CPU.
-_INSERT = Statement(
-    "audit",
-    """
-    INSERT INTO audit_event (action, actor_kind, actor_id, actor_name, target, ip, request_id, subject, subject_version,
-      detail, canonical)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::int, $10::jsonb, '') RETURNING id, at
-    """,
-)
+_SQL = """
+INSERT INTO audit_event (action, actor_kind, actor_id, actor_name, target, ip, request_id, subject, subject_version,
+  detail, canonical)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9::int, $10::jsonb, '') RETURNING id, at
+"""
+_INSERT = Statement("audit", _SQL)
+# For processes that do not run the sequencer; PostgreSQL sends what a transaction says twice once.
+_INSERT_AND_TELL = Statement("audit_told", f"{_SQL}, pg_notify('{live.CHANNEL}', '{live.payload(sequencer.WRITTEN)}')")
 _AS_POSTGRES_TELLS = struct.Struct("!q")  # a whole number; of a time, microseconds
 _POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -87,9 +87,12 @@ def record(
 
 def _insert(here: Any, values: tuple[str | None, ...]) -> tuple[int, datetime]:
     here.validate_no_broken_transaction()
+    is_told_here = sequencer.loop.is_running
     with here.wrap_database_errors:
-        found = _INSERT.first_row(here.connection, values)
-    [id_], [since] = (_AS_POSTGRES_TELLS.unpack(value or b"") for value in found)
+        found = (_INSERT if is_told_here else _INSERT_AND_TELL).first_row(here.connection, values)
+    if is_told_here:
+        here.on_commit(sequencer.loop.wake)
+    [id_], [since] = (_AS_POSTGRES_TELLS.unpack(value or b"") for value in found[:2])
     return id_, _POSTGRES_EPOCH + timedelta(microseconds=since)
 
 

@@ -7,7 +7,7 @@ from procrastinate.contrib.django import app
 from audit import counting, sequencer
 
 
-@app.periodic(cron="* * * * * */20")  # the sixth field is the seconds; the web processes do it each half second
+@app.periodic(cron="* * * * *")  # only where no web process is up: those do it at once
 @app.task(queueing_lock="audit.sequence", pass_context=False)
 def sequence(timestamp: int) -> None:
     sequencer.sequence()

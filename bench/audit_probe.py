@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import statistics
 import threading
 import time
 
 import django
+import uvloop
 
 django.setup()
 
-from django.conf import settings
 from django.db import connection, transaction
 
 from audit import sequencer, verifying
 from audit import services as audit
 from audit.actions import Action
 from audit.models import Event
-from hyprbox.lib import mackey, signing
 from hyprbox.lib.actors import Actor
 from nodes.models import Node
 
@@ -51,19 +51,17 @@ def commits(nodes: list[Node], *, with_entry: bool) -> float:
     return sum(counts) / SECONDS
 
 
-def sequence_until(done: threading.Event) -> None:
-    """As a web process does meanwhile."""
-    while not done.wait(sequencer.PAUSE_SECONDS):
-        sequencer.sequence(thoroughly=False)
-    connection.close()
+async def sequence_until(done: threading.Event) -> None:
+    """As a web process does meanwhile: each entry wakes its sequencer."""
+    sequencer.loop.start()
+    await asyncio.to_thread(done.wait)
+    await sequencer.loop.stop()
 
 
 def main() -> None:
-    signing.create_key(settings.HYPRBOX_SIGNING_KEY_FILE)
-    mackey.create_key(settings.HYPRBOX_MAC_KEY_FILE)
     nodes = [Node.objects.create(node_id=f"bench-{number}") for number in range(WRITERS)]
     done = threading.Event()
-    web = threading.Thread(target=sequence_until, args=(done,))
+    web = threading.Thread(target=uvloop.run, args=(sequence_until(done),))
     web.start()
     commits(nodes, with_entry=True)  # warm
     rounds: dict[bool, list[float]] = {False: [], True: []}

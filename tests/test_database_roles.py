@@ -127,7 +127,7 @@ def test_nobody_else_may_call_the_functions_that_run_as_the_owner(db: None) -> N
 def test_the_app_records_and_the_sequencer_gives_each_entry_its_place_once(as_the_app: None) -> None:
     for _ in range(3):
         services.record(Action.NODE_CHANGED, by=SYSTEM, target="node:web-1")
-    assert sequencer.sequence() == 3
+    assert sequencer.sequence().placed == 3
     assert verifying.verify().intact is True
     first = Event.objects.get(n=1)
     with pytest.raises(IntegrityError, match="append-only"), transaction.atomic():

@@ -50,7 +50,7 @@ def test_the_database_refuses_every_change(db: None, statement: str) -> None:
 
 def test_a_place_in_the_chain_is_given_once(db: None) -> None:
     record()
-    assert sequencer.sequence() == 1
+    assert sequencer.sequence().placed == 1
     for statement in ("SET n = 2", "SET n = NULL, hash = NULL", "SET hash = sha256('')"):
         with pytest.raises(IntegrityError), transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(f"UPDATE audit_event {statement}")
@@ -80,7 +80,7 @@ def test_many_sequencers_and_writers_leave_no_gap() -> None:
     def sequence() -> int:
         total = 0
         while not done.is_set():
-            total += sequencer.sequence(thoroughly=False)
+            total += sequencer.sequence().placed
         connection.close()
         return total
 
@@ -90,7 +90,7 @@ def test_many_sequencers_and_writers_leave_no_gap() -> None:
         for writer in writers:
             writer.result()
         done.set()
-        total = sum(one.result() for one in sequencers) + sequencer.sequence()
+        total = sum(one.result() for one in sequencers) + sequencer.sequence().placed
     assert total == 100
     assert list(Event.objects.order_by("n").values_list("n", flat=True)) == list(range(1, 101))
     assert verifying.verify().intact is True

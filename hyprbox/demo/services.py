@@ -12,6 +12,7 @@ from django.db import connection, transaction
 from accounts import people
 from accounts.models import User
 from accounts.selectors import actor_for
+from audit import sequencer
 from audit.actions import Action
 from hyprbox.demo import measured
 from hyprbox.demo.fleet import DOMAIN, HOSTS, MOST, PEOPLE, Host, hosts, make_flips, make_node
@@ -67,6 +68,7 @@ def seed(*, by: Actor, seed: int, count: int = len(HOSTS), force: bool = False, 
         past.write()
         nodes.publish_nodes([node.pk for node, _ in fleet])
         live.publish("jobs", job=None, node=None)
+        live.publish(sequencer.WRITTEN)
     return Seeded(len(fleet), len(past.jobs), len(past.entries), [actor.name for actor in actors])
 
 
