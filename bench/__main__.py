@@ -15,7 +15,7 @@ from types import ModuleType
 from rich.console import Console
 from rich.table import Table
 
-from bench.harness import Context, Result
+from bench.harness import Context, Result, prepare
 from hyprbox.lib.postgres import EmbeddedPostgres
 
 _PREFIX = "bench_"
@@ -77,7 +77,7 @@ def main() -> int:
         return 0
     names = _chosen(options.names)
     with tempfile.TemporaryDirectory(prefix="hyprbox-bench-") as folder:
-        Path(folder).chmod(0o755)  # the account that runs PostgreSQL for root must pass
+        prepare(Path(folder))
         postgres = EmbeddedPostgres(Path(folder), settings=_POSTGRES)
         try:
             postgres.start()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hyprbox.lib import mackey, secretbox, signing
 from hyprbox.lib.postgres import EmbeddedPostgres
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,9 +43,18 @@ def figure(name: str, value: float, unit: str) -> Result:
     return Result(name, value, unit)
 
 
+def prepare(folder: Path) -> None:
+    """Put into a var folder what HyprBox' processes do not start without."""
+    folder.chmod(0o755)  # the account that runs PostgreSQL for root must pass
+    (folder / "static").mkdir()
+    signing.create_key(folder / "signing.key")
+    mackey.create_key(folder / "mac.key")
+    secretbox.create_key(folder / "secrets.key")
+
+
 @dataclass(frozen=True)
 class Context:
-    """The surroundings of one run: a PostgreSQL as safe as in production, and a folder for scratch files."""
+    """The surroundings of one run: a PostgreSQL as safe as in production, and a var folder, for scratch files as well."""
 
     postgres: EmbeddedPostgres
     folder: Path

@@ -10,19 +10,16 @@ import django
 
 django.setup()
 
-from django.conf import settings
 from django.db import connection, transaction
 
 from audit.models import Event
 from hyprbox import integrity
-from hyprbox.lib import mackey, rowmac, signing
+from hyprbox.lib import rowmac
 from hyprbox.lib.actors import Actor
 from tokens.models import NodeToken
 
 
 def main(rows: int) -> None:
-    signing.create_key(settings.HYPRBOX_SIGNING_KEY_FILE)
-    mackey.create_key(settings.HYPRBOX_MAC_KEY_FILE)
     tokens = [
         NodeToken(name=str(number), prefix=f"{number:08d}", digest=os.urandom(32), created_by="bench")
         for number in range(rows)

@@ -6,20 +6,17 @@ import json
 import random
 import statistics
 import time
-from pathlib import Path
 
 import django
 import pyotp
 
 django.setup()
 
-from django.conf import settings
 
 from accounts import factors, people, services
 from accounts.errors import WrongCredentials
 from accounts.models import RateCounter
 from accounts.selectors import actor_for, find_by_email
-from hyprbox.lib import mackey, secretbox
 from hyprbox.lib.actors import Actor
 
 ROUNDS = 15
@@ -39,9 +36,6 @@ def milliseconds(email: str, password: str, otp: str) -> tuple[float, float]:
 
 
 def main() -> None:
-    key = Path(settings.HYPRBOX_MAC_KEY_FILE)
-    mackey.create_key(key)
-    secretbox.create_key(settings.HYPRBOX_SECRETS_KEY_FILE)
     system = Actor.system("bench")
     for name in ("wrong", "disabled"):
         people.create_user(by=system, email=f"{name}@example.com", password=PASSWORD, role="admin")

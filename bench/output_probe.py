@@ -14,12 +14,10 @@ import django
 
 django.setup()
 
-from django.conf import settings
 from django.db import connection
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from hyprbox.lib import mackey, signing
 from hyprbox.lib.actors import Actor
 from jobs import reports, services
 from jobs.models import Job
@@ -95,8 +93,6 @@ def column(data: list[bytes], total: int) -> float:
 
 
 def main() -> None:
-    signing.create_key(settings.HYPRBOX_SIGNING_KEY_FILE)
-    mackey.create_key(settings.HYPRBOX_MAC_KEY_FILE)
     node = Node.objects.create(node_id="bench-1", first_seen_at=timezone.now(), last_seen_at=timezone.now())
     rounds: list[dict[str, Any]] = []
     for size, total in ((65536, 8 << 20), (16384, 4 << 20)):

@@ -8,18 +8,13 @@ import django
 
 django.setup()
 
-from django.conf import settings
 
 from accounts import people
 from bench import lists
-from hyprbox.lib import mackey, secretbox, signing
 from hyprbox.lib.actors import Actor, Role
 
 
 def main() -> None:
-    signing.create_key(settings.HYPRBOX_SIGNING_KEY_FILE)
-    mackey.create_key(settings.HYPRBOX_MAC_KEY_FILE)
-    secretbox.create_key(settings.HYPRBOX_SECRETS_KEY_FILE)
     system = Actor.system("bench")
     admin = people.create_user(by=system, email="ada@example.com", password=lists.PASSWORD, role=Role.ADMIN)
     client = lists.client_of(admin)

@@ -24,7 +24,7 @@ from typing import Any
 import psycopg
 
 from bench.harness import ROOT, Context
-from hyprbox.lib import mackey, seals, signing
+from hyprbox.lib import seals
 
 PEERS = ROOT / "bench" / "peers"
 START_SECONDS = 30.0
@@ -72,10 +72,6 @@ def web(context: Context, url: str, **environment: str) -> Iterator[Server]:
         sys.executable, "-m", "uvicorn", "hyprbox.asgi:application", "--host", "127.0.0.1", "--port", str(port),
         "--http", "hyprbox.lib.protocol:Protocol", "--no-access-log", "--no-server-header", "--no-proxy-headers", "--log-level", "warning", "--backlog", "2048", "--timeout-graceful-shutdown", "2",
     ]  # fmt: skip
-    (context.folder / "static").mkdir(exist_ok=True)
-    signing.create_key(context.folder / "signing.key")  # it does not start without these
-    mackey.create_key(context.folder / "mac.key")
-    mackey.create_key(context.folder / "secrets.key")
     more = {"HYPRBOX_PORT": str(port), "HYPRBOX_LOG_LEVEL": "WARNING", **environment}
     with _process(command, context.environment(url, **more)) as pid:
         server = Server(f"http://127.0.0.1:{port}", pid)
@@ -161,7 +157,6 @@ def _token_row(node: BenchNode, key: bytes) -> tuple[Any, ...]:
 def make_fleet(folder: Path, url: str, number: int, *, first: int = 0) -> list[BenchNode]:
     """That many nodes that were seen before, each with a pinned token. `folder` is the var folder, with the seals' key."""
     letters = string.ascii_lowercase + string.digits
-    mackey.create_key(folder / "mac.key")
     key = bytes.fromhex((folder / "mac.key").read_text())
     fleet = []
     for index in range(first, first + number):
