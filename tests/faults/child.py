@@ -7,7 +7,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.house import ROOT
@@ -25,6 +25,7 @@ class Child:
     log: Path
     process: subprocess.Popen[bytes] | None = None
     starts: int = 0
+    given: dict[str, str] = field(default_factory=dict)  # what it was started with this time alone
 
     def start(self, **more: str) -> Child:
         assert not self.is_alive, f"{self.name} runs already"
@@ -39,6 +40,7 @@ class Child:
                 start_new_session=True,
             )
         self.starts += 1
+        self.given = more
         return self
 
     @property

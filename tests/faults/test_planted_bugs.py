@@ -41,16 +41,15 @@ def running() -> Iterator[Stack]:
 def up(running: Stack) -> Iterator[Stack]:
     yield running
     running.proxy.tamper = None
-    for name, child in running.children.items():  # without the bug again
-        if child.is_alive and name != "worker":
+    for child in running.children.values():
+        if child.given:  # the next test starts it without the bug, or with its own
             child.end(signal.SIGKILL)
-    running.bring_back()
-    running.wait_ready()
 
 
 def plant(up: Stack, name: str, bug: str, switch: str) -> None:
     up.children[name].end(signal.SIGKILL)
     up.children[name].start(HYPRBOX_PLANTED_BUG=bug, HYPRBOX_TEST=switch)
+    up.bring_back()
     up.wait_ready()
 
 
