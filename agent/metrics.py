@@ -31,14 +31,15 @@ _REAL_FILESYSTEMS = {
 }
 MAX_DISKS = 16
 FAILED_UNITS_SECONDS = 60.0
+SHORTEST_READING_SECONDS = 1.0
 
 
 class Meter:
     """Keeps what rates are computed from between two heartbeats."""
 
     def __init__(self) -> None:
-        psutil.cpu_percent(0.1)  # a reading compares with the one before; the first one needs a moment
-        self._at = time.monotonic()
+        self._cpu = psutil.cpu_percent(0.1)  # a reading compares with the one before; the first one needs a moment
+        self._at = self._cpu_at = time.monotonic()
         self._net = _net()
         self._disk = _disk_io()
         self._failed: tuple[float, int | None] = (0.0, None)
@@ -49,7 +50,7 @@ class Meter:
         seconds = max(0.001, now - self._at)
         net, disk = _net(), _disk_io()
         found: dict[str, Any] = {
-            "cpu_percent": _percent(psutil.cpu_percent(None)),
+            "cpu_percent": self._cpu_percent(now),
             **_memory(),
             **_disks(),
             **_load(),
@@ -67,6 +68,12 @@ class Meter:
             found["failed_units"] = failed
         self._at, self._net, self._disk = now, net, disk
         return found
+
+    def _cpu_percent(self, now: float) -> float | None:
+        """Since the reading before. The kernel counts in hundredths of a second: over less than a second that one stands."""
+        if now - self._cpu_at >= SHORTEST_READING_SECONDS:
+            self._cpu, self._cpu_at = psutil.cpu_percent(None), now
+        return _percent(self._cpu)
 
     def _failed_units(self, now: float) -> int | None:
         if not Path("/run/systemd/system").is_dir():

@@ -31,3 +31,16 @@ def test_files_of_the_host_are_read_whatever_is_in_them(tmp_path: Path, monkeypa
     assert found["os"] == "G\ufffdtz Linux"
     assert found["virtualization"].startswith("NAME=")
     assert metrics.machine_id().startswith("NAME=")
+
+
+def test_the_first_reading_is_not_one_of_a_few_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There the kernel has counted nothing yet, or one hundredth of a second: 0 or 100 %, whatever the host does."""
+    clock = [1000.0]
+    monkeypatch.setattr(metrics.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(metrics.psutil, "cpu_percent", lambda interval: 12.0 if interval else 100.0)
+    meter = metrics.Meter()
+    read = []
+    for later in (0.004, 0.5, 1.0, 60.0):
+        clock[0] = 1000.0 + later
+        read.append(meter.read()["cpu_percent"])
+    assert read == [12.0, 12.0, 100.0, 100.0]
