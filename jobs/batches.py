@@ -39,7 +39,7 @@ STOP_OVER_PERCENT = 10
 class Targets:
     """Which nodes: named, or every one that belongs to a group, carries a tag or has a status of these.
 
-    Those that were never seen are not among the latter; naming one is an error.
+    Those that were never seen are not among the latter.
     """
 
     node_ids: tuple[str, ...] = ()
@@ -279,7 +279,7 @@ def retry_failed(*, by: Actor, batch_id: uuid.UUID | str, confirm: str = "") -> 
         old = _lock(batch_id)
         failed = list(
             Job.objects.filter(batch=old, status=Status.FAILED, retries__isnull=True)
-            .filter(node__removed_at__isnull=True, node__last_seen_at__isnull=False)
+            .filter(node__removed_at__isnull=True)
             .select_related("node")
             .order_by("created_at", "id")
         )

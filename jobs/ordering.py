@@ -132,7 +132,9 @@ class Draft:
         if unknown:
             return f"There is no node “{unknown[0]}”."
         awaited = [card.node_id for card in self.cards if card.node_id in self.node_ids and not card.was_seen]
-        return services.never_seen(awaited[0]) if awaited else ""
+        if awaited:
+            return f"“{awaited[0]}” has never reported, so nothing can run there yet: install its agent first."
+        return ""
 
     @property
     def is_wide(self) -> bool:

@@ -74,8 +74,7 @@ def queue_job(
 ) -> tuple[Job, bool]:
     """Render, freeze, sign and queue. Returns the job and whether it is new (False for a repeated key).
 
-    Raises `InvalidInput` for a node that is unknown or was never seen, an unknown preset and each bad variable,
-    `KeyReused`.
+    Raises `InvalidInput` for an unknown node or preset and for each bad variable, `KeyReused`.
     """
     require(by, Capability.RUN_JOBS)
     digest = order.sha256(nodes=[node_id])
@@ -229,20 +228,15 @@ def _within(value: int | None, default: int, limits: tuple[int, int], name: str,
     return value
 
 
-def never_seen(node_id: str) -> str:
-    """Why such a node gets no job. One that is offline was there before, so its job waits for it."""
-    return f"“{node_id}” has never reported, so nothing can run there yet: install its agent first."
-
-
 def find_nodes(node_ids: list[str], *, field: str) -> list[Node]:
-    """The nodes by these names, in this order. Raises `InvalidInput` for one that is not there or was never seen."""
+    """The nodes by these names, in this order. Raises `InvalidInput` for one that is not there.
+
+    One that was never seen may be named: who installs servers by program may queue the first job before the agent starts.
+    """
     found = {node.node_id: node for node in Node.objects.present().named(node_ids)}
     unknown = [node_id for node_id in node_ids if node_id not in found]
     if unknown:
         raise InvalidInput(fields={field: [f"There is no node “{node_id}”." for node_id in unknown[:20]]})
-    awaited = [node_id for node_id in node_ids if not found[node_id].was_seen]
-    if awaited:
-        raise InvalidInput(fields={field: [never_seen(node_id) for node_id in awaited[:20]]})
     return [found[node_id] for node_id in node_ids]
 
 
