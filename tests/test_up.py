@@ -10,13 +10,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from hyprbox.lib.postgres import EmbeddedPostgres
+from hyprbox.management import options
+from hyprbox.management.commands import up as up_command
 from tests.house import EMAIL, ROOT, SEEN, House, clean_environment, house, wait_for
 
 pytestmark = pytest.mark.slow
@@ -283,3 +285,14 @@ def test_bootstrap_is_quick_when_there_is_nothing_to_do() -> None:
 
 def test_house_finds_no_process_of_others(folder: Path) -> None:
     assert os.getpid() not in [process.pid for process in House(folder).processes()]
+
+
+def test_a_stop_that_is_swallowed_is_heard_at_the_next_look(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A signal may come while a finalizer runs, where Python prints whatever is raised and goes on."""
+    monkeypatch.setattr(up_command.Stop, "is_asked", False)
+    run = up_command.Up(options.chosen({"port": "9", "var_dir": str(tmp_path), "no_agent": True}))
+    run._look()
+    with suppress(up_command.Stop):
+        up_command._interrupt(signal.SIGINT, None)
+    with pytest.raises(up_command.Stop):
+        run._look()

@@ -56,6 +56,8 @@ def _main(flags: dict[str, Any]) -> int:
         signal.signal(number, _interrupt)
     try:
         Up(options.chosen(flags)).run()
+    except Stop:  # before there was anything to stop
+        return 0
     except (CannotStart, PostgresUnavailable, ImproperlyConfigured) as error:
         print(f"HyprBox cannot start. {error}", file=sys.stderr)
         return 1
@@ -65,8 +67,11 @@ def _main(flags: dict[str, Any]) -> int:
 class Stop(BaseException):
     """Someone asked us to stop."""
 
+    is_asked = False
+
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    Stop.is_asked = True  # for `_look`, since what is raised while a finalizer runs is printed and goes no further
     raise Stop
 
 
@@ -191,6 +196,8 @@ class Up:
     # --- running and stopping ---
 
     def _look(self) -> None:
+        if Stop.is_asked:
+            raise Stop
         if self.embedded and self.embedded.has_died():
             _say("PostgreSQL died; starting it again.")
             with suppress(PostgresUnavailable):  # we look again in a moment
