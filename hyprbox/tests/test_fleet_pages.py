@@ -141,3 +141,14 @@ def test_only_operators_are_offered_to_run(client: Client, otto: User, web_1: No
     assert "Run a preset here" in page
     tokens: Any = client.get("/settings/tokens/")
     assert tokens.status_code == 403 and "/settings/tokens/" not in page
+
+
+def test_a_page_that_fetches_itself_takes_no_message_away(client: Client, ada: User) -> None:
+    """The page one is on hears of the act, too, and may ask before the next page is there to show the message."""
+    client.force_login(ada)
+    token = factories.token_row(factories.make_token(name="spare"))
+    assert client.post(f"/settings/tokens/{token.pk}/revoke/").status_code == 302
+    resync = client.get("/settings/tokens/", headers={"X-Resync": "1"}).content.decode()
+    assert "spare" in resync and "is revoked" not in resync
+    assert "is revoked" in html(client, "/settings/tokens/")
+    assert "is revoked" not in html(client, "/settings/tokens/")

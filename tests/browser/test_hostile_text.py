@@ -209,8 +209,7 @@ def test_jobs(filled: Filled) -> None:
 
 
 def test_the_audit_log(filled: Filled) -> None:
-    # It shows what is within a list or a mapping as Python writes it.
-    filled.see([repr(text)[1:-1] for text in TEXTS], "/audit/?action=node.changed")
+    filled.see(TEXTS, "/audit/?action=node.changed")
     filled.see(TEXTS, "/audit/?action=token.created", "/audit/?action=row.sealed")
     for action in ("key.created", "preset.revised"):
         filled.see(NAMES, f"/audit/?action={action}")
