@@ -19,6 +19,7 @@ from audit import services as audit
 from audit.actions import Action
 from hyprbox.lib.actors import Actor, Capability, require, require_fresh
 from hyprbox.lib.errors import InvalidInput
+from hyprbox.lib.rowmac import RowTampered, subject_of
 from jobs import selectors, services
 from jobs.errors import BatchOver, JobNotCancellable, NothingToRetry, UnknownBatch
 from jobs.models import Batch, IdempotencyKey, Job
@@ -272,30 +273,52 @@ def cancel_rest(*, by: Actor, batch_id: uuid.UUID | str) -> Batch:
 def retry_failed(*, by: Actor, batch_id: uuid.UUID | str, confirm: str = "") -> tuple[Batch, list[Job]]:
     """A new batch for the jobs that failed and were not retried yet; of more than ten `confirm` is the preset's name.
 
-    Raises `UnknownBatch`, `NothingToRetry`, `InvalidInput`.
+    Raises `UnknownBatch`, `NothingToRetry`, `RowTampered`, `JobKeyUnknown`, `InvalidInput`.
     """
     require(by, Capability.RUN_JOBS)
-    with transaction.atomic():
-        old = _lock(batch_id)
-        failed = list(
-            Job.objects.filter(batch=old, status=Status.FAILED, retries__isnull=True)
-            .filter(node__removed_at__isnull=True)
-            .select_related("node")
-            .order_by("created_at", "id")
-        )
-        if not failed:
-            raise NothingToRetry()
-        first = failed[0]
-        order = services.order_of(first)
-        if len(failed) > MOST_WITHOUT_STEP_UP:
-            order = replace(order, confirm=confirm)
-        pace = Pace(old.wave_size, old.stop_after_failures) if old.wave_size else Pace()
-        batch, jobs, _ = queue(by=by, order=order, node_ids=[job.node.node_id for job in failed], pace=pace)
-        by_node = {job.node_id: job for job in failed}
-        for job in jobs:
-            job.retry_of = by_node[job.node_id]
-            job.save(update_fields=["retry_of"])
+    try:
+        return _retry_failed(by, batch_id, confirm)
+    except RowTampered as error:
+        audit.note_tampered(error, by=by, target=f"batch:{batch_id}")
+        raise
+
+
+@transaction.atomic
+def _retry_failed(by: Actor, batch_id: uuid.UUID | str, confirm: str) -> tuple[Batch, list[Job]]:
+    old = _lock(batch_id)
+    failed = list(
+        Job.objects.filter(batch=old, status=Status.FAILED, retries__isnull=True)
+        .filter(node__removed_at__isnull=True)
+        .select_related("node")
+        .order_by("created_at", "id")
+    )
+    if not failed:
+        raise NothingToRetry()
+    order = _order_of_all(failed, old)
+    if len(failed) > MOST_WITHOUT_STEP_UP:
+        order = replace(order, confirm=confirm)
+    pace = Pace(old.wave_size, old.stop_after_failures) if old.wave_size else Pace()
+    batch, jobs, _ = queue(by=by, order=order, node_ids=[job.node.node_id for job in failed], pace=pace)
+    by_node = {job.node_id: job for job in failed}
+    for job in jobs:
+        job.retry_of = by_node[job.node_id]
+        job.save(update_fields=["retry_of"])
     return batch, jobs
+
+
+def _order_of_all(jobs: list[Job], batch: Batch) -> Order:
+    """The one order that all jobs of a batch are from: a job that was put into it by another hand has another one.
+
+    Raises `RowTampered`, `JobKeyUnknown`.
+    """
+    first, *others = jobs
+    order = services.order_of(first)
+    if order.preset != batch.preset:
+        raise RowTampered(subject_of(batch), "its preset is not the one of its jobs")
+    for job in others:
+        if services.order_of(job) != order or job.script_sha256 != first.script_sha256:
+            raise RowTampered(subject_of(job), "its order is not the one of its batch")
+    return order
 
 
 def find(*, by: Actor, batch_id: uuid.UUID | str) -> Batch:

@@ -21,6 +21,10 @@ class JobNotFinished(Conflict):
     """This job has not finished yet: cancel it first, or wait."""
 
 
+class JobKeyUnknown(Conflict):
+    """This job was signed with a key that is not known any more, so it cannot be repeated: run its preset anew."""
+
+
 class NodeRemoved(Conflict):
     """This job's node was removed; a node that has its name now is another one."""
 

@@ -21,7 +21,7 @@ from hyprbox.lib.actors import Actor, Capability, require
 from hyprbox.lib.crash import crash_point
 from hyprbox.lib.errors import InvalidInput
 from hyprbox.lib.rowmac import RowTampered
-from jobs import payloads, selectors
+from jobs import payloads, selectors, signatures
 from jobs.errors import JobNotCancellable, JobNotFinished, KeyReused, NodeInContact, NodeRemoved, UnknownJob
 from jobs.models import Batch, IdempotencyKey, Job, Transcript
 from jobs.moves import move, tell, tell_node
@@ -130,19 +130,31 @@ def _is_out_of_reach(job: Job) -> bool:
 
 
 def retry_job(*, by: Actor, job_id: uuid.UUID | str) -> Job:
-    """A new job with the same preset and variables; the old one stays as it is."""
+    """A new job with the same preset and variables; the old one stays as it is.
+
+    Raises `UnknownJob`, `JobNotFinished`, `NodeRemoved`, `RowTampered`, `JobKeyUnknown`, `InvalidInput`.
+    """
     require(by, Capability.RUN_JOBS)
     old = selectors.find_job(job_id)
     if not old.is_finished:
         raise JobNotFinished()
     if old.node.removed_at is not None:
         raise NodeRemoved()
-    job, _ = queue_job(by=by, order=order_of(old), node_id=old.node.node_id, retry_of=old)
+    try:
+        order = order_of(old)
+    except RowTampered as error:
+        audit.note_tampered(error, by=by, target=f"job:{old.pk}")
+        raise
+    job, _ = queue_job(by=by, order=order, node_id=old.node.node_id, retry_of=old)
     return job
 
 
 def order_of(job: Job) -> Order:
-    """The same once more."""
+    """The same once more. Who writes into the database must not choose what is signed next, so the row is checked first.
+
+    Raises `RowTampered`, `JobKeyUnknown`.
+    """
+    signatures.require_as_signed(job)
     return Order(
         preset=job.preset,
         variables={**job.variables, **payloads.secrets_in(bytes(job.payload))},

@@ -15,6 +15,8 @@ from presets import leaks, params
 from presets.documents import MAX_SCRIPT_BYTES, Preset
 
 USAGE_EXIT = 64
+_HEADER_LINES = 4
+_STRICT = "set -euo pipefail\n"
 
 
 @dataclass(frozen=True)
@@ -69,13 +71,47 @@ def sketch(preset: Preset, values: Mapping[str, str]) -> str:
     return _script(preset, shown, secrets)
 
 
+def values_in(script: bytes) -> dict[str, str]:
+    """The values that a rendered script was given: `render(preset, ...).variables`, read back from its preamble.
+
+    Raises ValueError for a script that does not begin as `render` lets one begin.
+    """
+    text, at = script.decode(), 0
+    for _ in range(_HEADER_LINES):
+        at = text.index("\n", at) + 1
+    opening = f"\n{_STRICT}\n"
+    if not text.startswith(opening, at):
+        raise ValueError("no rendered script")
+    first = at = at + len(opening)
+    values: dict[str, str] = {}
+    while text.startswith("readonly ", at):
+        name, _, _ = text[at + len("readonly ") : text.index("\n", at)].partition("=")
+        value, at = _unquoted(text, at + len(f"readonly {name}="))
+        values[name] = value
+        at += 1  # the line's end
+    if text[first:at] != _preamble(values, []):
+        raise ValueError("no rendered preamble")
+    return values
+
+
 def quote(value: str) -> str:
     """A value as one bash word. Single quotes always: nothing between them means anything to bash."""
     return "'" + value.replace("'", "'\\''") + "'"
 
 
+def _unquoted(text: str, at: int) -> tuple[str, int]:
+    """The value of the word that `quote` made at `at`, and where the word ends."""
+    pieces, at = [], at + 1
+    while True:
+        end = text.index("'", at)
+        pieces.append(text[at:end])
+        if not text.startswith("'\\''", end):
+            return "'".join(pieces), end + 1
+        at = end + len("'\\''")
+
+
 def _script(preset: Preset, variables: Mapping[str, str], secrets: list[str]) -> str:
-    blocks = [_header(preset), "set -euo pipefail\n"]
+    blocks = [_header(preset), _STRICT]
     if variables or secrets:
         blocks.append(_preamble(variables, secrets))
     blocks.extend(_function(name, text) for name, text in preset.parts.items())

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
+from accounts.models import User
 from agent.keys import KeyRing, KeysUntrusted, Refused
 from agent.wire import parse_offer
 from audit import sequencer, services
@@ -25,6 +26,7 @@ from jobs.models import Job
 from jobs.services import request_cancel as cancel
 from nodes.models import Node
 from tests import factories
+from tests.client import ApiClient
 
 pytestmark = pytest.mark.django_db
 Later = Callable[[timedelta], None]
@@ -152,6 +154,30 @@ def test_what_the_old_key_signed_is_still_ours(path: Path, later: Later, web_1: 
     ]
     [entry] = Event.objects.filter(action="signing_key.rotated")
     assert entry.detail == {"replaced": waiting.key_id, "now": False, "key_id": signing.signer().key_id}
+
+
+def test_what_an_earlier_key_signed_can_be_run_again_what_an_unknown_one_signed_cannot(
+    path: Path, later: Later, api: ApiClient, otto: User, web_1: Node
+) -> None:
+    job = factories.make_job(web_1)
+    cancel(by=factories.SYSTEM, job_id=job.pk)
+
+    def again() -> Any:
+        return api.by(otto).post(f"/api/jobs/{job.pk}/retry", {})
+
+    run("rotate")
+    assert again().json()["key_id"] == signing.signer().key_id != job.key_id
+    later(timedelta(days=8))
+    run("rotate", "--now")  # retired twice over
+    assert again().status_code == 201
+    path.unlink()
+    run("create")
+    assert (again().status_code, again().json()["error"]["code"]) == (409, "job_key_unknown")
+    assert not Event.objects.filter(action="row.tampered").exists()
+    # What says that it is signed with yet another key is not as it was signed, known or not.
+    Job.objects.filter(pk=job.pk).update(key_id="0123456789abcdef")
+    assert again().json()["error"]["code"] == "row_tampered"
+    assert Job.objects.filter(retry_of=job).count() == 2
 
 
 @pytest.mark.parametrize("line", ["set {}", "set x", "retired 00", 'set {"since": "2026-01-01"}'])

@@ -205,6 +205,7 @@ JOBS: dict[str, Callable[[Job], None]] = {
     "a longer time-out": _set("timeout_seconds = 86000"),
     "another time": _set("expires_at = expires_at + interval '1 hour'"),
     "another revision": _set("revision = repeat('0', 64)"),
+    "other variables": _set("""variables = '{"KEY": "ssh-ed25519 AAAA"}'"""),
 }
 
 

@@ -42,6 +42,46 @@ def test_any_text_survives_rendering_and_bash(tmp_path: Path, values: list[str])
     assert read_back(tmp_path, values) == values
 
 
+PIECES = st.sampled_from(["'", "\\", "\n", "=", "readonly A='", "'\\''", "\n\nhb_apply() {\n", "ğ"]) | st.characters(
+    exclude_characters="\0", exclude_categories=["Cs"]
+)
+TEXTS = st.lists(PIECES, max_size=12).map("".join)
+
+
+@given(st.dictionaries(st.from_regex(r"[A-Z][A-Z0-9_]{0,8}", fullmatch=True), TEXTS, max_size=8), st.booleans())
+def test_the_values_of_a_script_are_read_back_from_it(values: dict[str, str], has_secret: bool) -> None:
+    variables = [{"name": f"V_{name}", "type": "string"} for name in values]
+    secret = [{"name": "SECRET", "type": "secret_ref"}] if has_secret else []
+    given_values = {f"V_{name}": value for name, value in values.items()}
+    rendered = rendering.render(make_preset(variables=variables + secret), given_values)
+    assert rendering.values_in(rendered.script) == rendered.variables == given_values
+
+
+@pytest.mark.parametrize(
+    ("there", "instead"),
+    [
+        ("set -euo pipefail", "set -eu"),
+        ("readonly A='1'", 'readonly A="1"'),
+        ("readonly A='1'", "readonly A='1'; id"),
+        ("readonly A='1'", "readonly A='1"),
+        ("readonly A='1'\n", "readonly A='1'\nreadonly A='1'\n"),
+        ("readonly A='1'\n", "readonly A\n"),
+        ("\n\n", "\n"),
+    ],
+)
+def test_a_script_that_nobody_rendered_has_no_values(there: str, instead: str) -> None:
+    text = rendering.render(make_preset(variables=[{"name": "A", "type": "string"}]), {"A": "1"}).text
+    assert there in text
+    with pytest.raises(ValueError):
+        rendering.values_in(text.replace(there, instead).encode())
+
+
+@pytest.mark.parametrize("script", [b"", b"\xff", b"#!/bin/sh\nid\n", b"\n" * 9])
+def test_what_is_no_script_of_ours_has_no_values(script: bytes) -> None:
+    with pytest.raises(ValueError):
+        rendering.values_in(script)
+
+
 def test_the_longest_value_survives(tmp_path: Path) -> None:
     values = ["'" * MAX_VALUE_BYTES, "ğ" * (MAX_VALUE_BYTES // 2)]
     # Quotes grow fourfold when quoted; both still fit into one script.
