@@ -68,10 +68,15 @@ def require_small_headers(scope: Scope) -> None:
 
 
 def peer_ip(scope: Scope) -> str:
-    """The client's address, through trusted proxies only."""
+    """The client's address, through trusted proxies only. The same that Django's requests have as `client_ip`."""
     peer = (scope.get("client") or ("", 0))[0]
     proxies = settings.HYPRBOX_TRUSTED_PROXIES
-    return client_ip(peer, header(scope, b"x-forwarded-for"), proxies) if proxies else peer
+    return client_ip(peer, _forwarded(scope) if proxies else "", proxies)
+
+
+def _forwarded(scope: Scope) -> str:
+    """All lines of `X-Forwarded-For` as one: a proxy may add its hop in a line of its own, after what the client wrote."""
+    return ",".join(str(value, "latin-1") for key, value in scope["headers"] if key == b"x-forwarded-for")
 
 
 def bearer(scope: Scope) -> str:
