@@ -89,6 +89,11 @@ def _secret_key() -> str:
 
 SECRET_KEY = _secret_key()
 ALLOWED_HOSTS: list[str] = env.list("HYPRBOX_ALLOWED_HOSTS", default=[]) or sorted({_public.hostname, *_LOOPBACK[:3]})
+for _host in ALLOWED_HOSTS:
+    if not DEBUG and ("*" in _host or _host.startswith(".")):
+        raise ImproperlyConfigured(
+            f"HYPRBOX_ALLOWED_HOSTS: “{_host}” stands for any number of names: write each that is used, such as hyprbox.example."
+        )
 CSRF_TRUSTED_ORIGINS = [HYPRBOX_PUBLIC_URL]
 
 INSTALLED_APPS = [

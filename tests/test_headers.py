@@ -194,6 +194,29 @@ def test_an_origin_that_is_none_refuses_to_start(origin: str) -> None:
     assert made.returncode and "HYPRBOX_CORS_ORIGINS" in made.stderr.splitlines()[-1]
 
 
+def start_with(hosts: str, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "import hyprbox.settings as made; print(made.ALLOWED_HOSTS)"], check=False,
+        env={**os.environ, "HYPRBOX_ALLOWED_HOSTS": hosts, **more}, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "hosts", ["*", ".example.com", "*.example.com", "hyprbox.example,*", "hyprbox.example,.example"]
+)
+def test_hosts_that_are_not_named_refuse_to_start(hosts: str) -> None:
+    made = start_with(hosts)
+    assert made.returncode
+    assert f"HYPRBOX_ALLOWED_HOSTS: “{hosts.split(',')[-1]}” stands for" in made.stderr.splitlines()[-1]
+
+
+def test_hosts_by_name_start_and_any_for_development() -> None:
+    assert start_with("hyprbox.example,10.0.0.7,[::1]").stdout.split() == [
+        "['hyprbox.example',", "'10.0.0.7',", "'[::1]']",
+    ]  # fmt: skip
+    assert start_with("*", HYPRBOX_DEBUG="1").stdout.strip() == "['*']"
+
+
 @pytest.mark.slow
 def test_nothing_hostile_in_an_address_is_a_defect(web: Plane, ada: User, web_1: Node) -> None:
     session = _session(ada)
