@@ -15,10 +15,16 @@ TABLE = ROOT / "docs/contribute/requirements.md"
 ROWS = {
     "JOB": [*range(1, 12), 13, 14],
     "AGT": range(1, 14),
-    "OUT": [*range(1, 10), 11],
+    "OUT": range(1, 12),
     "SRV": [*range(1, 10), 11, 12],
     "REN": range(1, 10),
-    "TOK": [5, 6, 7],
+    "TOK": range(1, 8),
+    "USR": range(1, 14),
+    "AZ": range(1, 9),
+    "SEC": range(1, 7),
+    "WEB": [*range(1, 6), *range(7, 14)],
+    "AUD": range(1, 9),
+    "SIG": [*range(1, 9), 10],
 }
 EXPECTED = [f"R-{kind}-{number}" for kind, numbers in ROWS.items() for number in numbers]
 
