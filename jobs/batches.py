@@ -7,7 +7,7 @@ Whoever sees a job end calls `advance`; the worker does so every few seconds for
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -58,6 +58,14 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
+class Again:
+    """What a batch repeats: of which batch the jobs that failed, by their nodes."""
+
+    batch: uuid.UUID
+    jobs: Mapping[uuid.UUID, uuid.UUID]
+
+
+@dataclass(frozen=True, slots=True)
 class Wave:
     number: int
     jobs: int
@@ -98,18 +106,30 @@ def choose(targets: Targets) -> list[str]:
 
 
 def queue(
-    *, by: Actor, order: Order, node_ids: list[str], pace: Pace | None = None, idempotency_key: str = ""
+    *,
+    by: Actor,
+    order: Order,
+    node_ids: list[str],
+    pace: Pace | None = None,
+    idempotency_key: str = "",
+    again: Again | None = None,
 ) -> tuple[Batch, list[Job], bool]:
     """One job for each node, all or nothing. Returns whether it is new (False for a repeated key).
 
     Raises `InvalidInput` as `services.queue_job` does, `KeyReused`.
     """
     named = Targets(node_ids=tuple(node_ids))
-    return queue_matching(by=by, order=order, targets=named, pace=pace, idempotency_key=idempotency_key)
+    return queue_matching(by=by, order=order, targets=named, pace=pace, idempotency_key=idempotency_key, again=again)
 
 
 def queue_matching(
-    *, by: Actor, order: Order, targets: Targets, pace: Pace | None = None, idempotency_key: str = ""
+    *,
+    by: Actor,
+    order: Order,
+    targets: Targets,
+    pace: Pace | None = None,
+    idempotency_key: str = "",
+    again: Again | None = None,
 ) -> tuple[Batch, list[Job], bool]:
     """The same for nodes that are chosen now; a repeated key has the nodes that were chosen then."""
     require(by, Capability.RUN_JOBS)
@@ -140,10 +160,19 @@ def queue_matching(
             next_wave=1 if wave_size and len(rows) > wave_size else None,
         )
         jobs = [
-            services.insert(by=by, checked=checked, node=node, batch=batch, wave=at // wave_size if wave_size else 0)
+            services.insert(
+                by=by,
+                checked=checked,
+                node=node,
+                batch=batch,
+                retry_of=again.jobs[node.pk] if again else None,
+                wave=at // wave_size if wave_size else 0,
+            )
             for at, node in enumerate(rows)
         ]
         detail = {"preset": order.preset, "nodes": len(jobs), "wave_size": wave_size}
+        if again is not None:
+            detail["retry_of"] = str(again.batch)
         audit.record(Action.BATCH_QUEUED, by=by, target=f"batch:{batch.pk}", detail=detail)
         if key is not None:
             IdempotencyKey.objects.filter(pk=key.pk).update(batch=batch)
@@ -298,11 +327,8 @@ def _retry_failed(by: Actor, batch_id: uuid.UUID | str, confirm: str) -> tuple[B
     if len(failed) > MOST_WITHOUT_STEP_UP:
         order = replace(order, confirm=confirm)
     pace = Pace(old.wave_size, old.stop_after_failures) if old.wave_size else Pace()
-    batch, jobs, _ = queue(by=by, order=order, node_ids=[job.node.node_id for job in failed], pace=pace)
-    by_node = {job.node_id: job for job in failed}
-    for job in jobs:
-        job.retry_of = by_node[job.node_id]
-        job.save(update_fields=["retry_of"])
+    again = Again(old.pk, {job.node_id: job.pk for job in failed})
+    batch, jobs, _ = queue(by=by, order=order, node_ids=[job.node.node_id for job in failed], pace=pace, again=again)
     return batch, jobs
 
 

@@ -70,7 +70,7 @@ class Checked:
 
 
 def queue_job(
-    *, by: Actor, order: Order, node_id: str, idempotency_key: str = "", retry_of: Job | None = None
+    *, by: Actor, order: Order, node_id: str, idempotency_key: str = "", retry_of: uuid.UUID | None = None
 ) -> tuple[Job, bool]:
     """Render, freeze, sign and queue. Returns the job and whether it is new (False for a repeated key).
 
@@ -145,7 +145,7 @@ def retry_job(*, by: Actor, job_id: uuid.UUID | str) -> Job:
     except RowTampered as error:
         audit.note_tampered(error, by=by, target=f"job:{old.pk}")
         raise
-    job, _ = queue_job(by=by, order=order, node_id=old.node.node_id, retry_of=old)
+    job, _ = queue_job(by=by, order=order, node_id=old.node.node_id, retry_of=old.pk)
     return job
 
 
@@ -297,7 +297,7 @@ def insert(
     checked: Checked,
     node: Node,
     batch: Batch | None = None,
-    retry_of: Job | None = None,
+    retry_of: uuid.UUID | None = None,
     wave: int = 0,
 ) -> Job:
     """Frozen and signed, in the caller's transaction. Of all waves only the first may be claimed at once."""
@@ -325,7 +325,7 @@ def insert(
         id=job_id,
         node=node,
         batch=batch,
-        retry_of=retry_of,
+        retry_of_id=retry_of,
         wave=wave,
         held=wave > 0,
         created_by=by.name,
@@ -347,7 +347,7 @@ def insert(
     )
     job.transcript = Transcript.objects.create(job=job)
     facts = {"mode": checked.mode, "script_sha256": rendered.sha256, "revision": rendered.revision}
-    _note(Action.JOB_QUEUED, by, job, **facts, **({"retry_of": str(retry_of.pk)} if retry_of else {}))
+    _note(Action.JOB_QUEUED, by, job, **facts, **({"retry_of": str(retry_of)} if retry_of else {}))
     tell(job.pk, node.pk, kind="status")
     tell_node(node.pk)
     return job

@@ -218,6 +218,30 @@ def test_a_job_runs_again_after_its_preset_was_revised(job: Job, batch: Batch, m
     assert services.retry_job(by=factories.SYSTEM, job_id=ended(again).pk).variables == again.variables
 
 
+def queued_by(user: User) -> dict[str, Event]:
+    """What the log says of it, by what was queued."""
+    found = Event.objects.filter(action__in=["job.queued", "batch.queued"], actor_name=user.email)
+    return {event.target: event for event in found}
+
+
+def test_the_log_says_of_what_a_job_is_a_retry(job: Job, otto: User) -> None:
+    again = services.retry_job(by=factories.as_actor(otto), job_id=job.pk)
+    entries = queued_by(otto)
+    assert list(entries) == [f"job:{again.pk}"]
+    assert entries[f"job:{again.pk}"].detail["retry_of"] == str(job.pk)
+
+
+def test_the_log_says_of_what_a_batch_and_each_of_its_jobs_is_a_retry(batch: Batch, otto: User) -> None:
+    again, jobs = batches.retry_failed(by=factories.as_actor(otto), batch_id=batch.pk)
+    entries = queued_by(otto)
+    assert len(entries) == 3 and entries[f"batch:{again.pk}"].detail["retry_of"] == str(batch.pk)
+    for job in jobs:
+        failed = Job.objects.get(batch=batch, node_id=job.node_id)
+        assert entries[f"job:{job.pk}"].detail["retry_of"] == str(failed.pk) == str(job.retry_of_id)
+    for target in (f"batch:{batch.pk}", f"job:{failed.pk}"):  # what is none does not say so
+        assert "retry_of" not in Event.objects.get(target=target, action__endswith=".queued").detail
+
+
 def test_an_untouched_batch_runs_again_once(batch: Batch) -> None:
     _, jobs = batches.retry_failed(by=factories.SYSTEM, batch_id=batch.pk)
     failed = Job.objects.filter(batch=batch)
