@@ -31,7 +31,7 @@ from nodes.selectors import NodeFilter
 
 MAX_BATCH = 1000
 MOST_WITHOUT_STEP_UP = 10  # nodes at once; to change more, the preset's name is typed as well
-WAVES_FROM = 51  # so many nodes are never changed all at once
+MOST_AT_ONCE = 50  # more are changed in waves, and none of those is larger
 WAVE_SHARE = 10  # unless somebody says otherwise, a wave is a tenth of them
 STOP_OVER_PERCENT = 10
 
@@ -198,19 +198,24 @@ def _queued_before(batch_id: uuid.UUID) -> tuple[Batch, list[Job]]:
 
 
 def _wave_size(pace: Pace, count: int, mode: str) -> tuple[int | None, int | None]:
-    """Nodes in a wave (None: all at once), and the share of failures that stops the batch."""
-    is_large = count >= WAVES_FROM and mode == Mode.APPLY  # a check changes nothing
+    """Nodes in a wave (None: all at once), and the share of failures that stops the batch.
+
+    To change many, what somebody says can be stricter than what is usual, never looser.
+    """
+    is_large = count > MOST_AT_ONCE and mode == Mode.APPLY  # a check changes nothing
     problems: dict[str, list[str]] = {}
     if pace.wave_size is not None and not 1 <= pace.wave_size <= MAX_BATCH:
         problems["wave_size"] = [f"A whole number from 1 to {MAX_BATCH}."]
+    elif pace.wave_size is not None and is_large and pace.wave_size > MOST_AT_ONCE:
+        problems["wave_size"] = [f"From 1 to {MOST_AT_ONCE}: of {count} nodes at most {MOST_AT_ONCE} change at a time."]
     if pace.stop_after_failures is not None and not 1 <= pace.stop_after_failures <= MAX_BATCH:
         problems["stop_after_failures"] = [f"A whole number from 1 to {MAX_BATCH}."]
     elif pace.stop_after_failures is not None and pace.wave_size is None and not is_large:
         problems["stop_after_failures"] = ["It needs wave_size: without waves all of them start at once."]
     if problems:
         raise InvalidInput(fields=problems)
-    size = pace.wave_size or (-(-count // WAVE_SHARE) if is_large else None)
-    return size, STOP_OVER_PERCENT if size and pace.stop_after_failures is None else None
+    size = pace.wave_size or (min(-(-count // WAVE_SHARE), MOST_AT_ONCE) if is_large else None)
+    return size, STOP_OVER_PERCENT if is_large or (size and pace.stop_after_failures is None) else None
 
 
 def advance(batch_id: uuid.UUID | None) -> None:
@@ -326,7 +331,7 @@ def _retry_failed(by: Actor, batch_id: uuid.UUID | str, confirm: str) -> tuple[B
     order = _order_of_all(failed, old)
     if len(failed) > MOST_WITHOUT_STEP_UP:
         order = replace(order, confirm=confirm)
-    pace = Pace(old.wave_size, old.stop_after_failures) if old.wave_size else Pace()
+    pace = Pace(min(old.wave_size, MOST_AT_ONCE), old.stop_after_failures) if old.wave_size else Pace()
     again = Again(old.pk, {job.node_id: job.pk for job in failed})
     batch, jobs, _ = queue(by=by, order=order, node_ids=[job.node.node_id for job in failed], pace=pace, again=again)
     return batch, jobs

@@ -48,7 +48,7 @@ class Batch(models.Model):
     """Several jobs that were queued as one act, all at once or in waves.
 
     `next_wave` is the wave to be released next; None when there is none. `stop_over_percent` is the usual rule for when
-    to stop, `stop_after_failures` somebody's own.
+    to stop, `stop_after_failures` somebody's own; both hold where both are set.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)

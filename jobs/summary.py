@@ -275,7 +275,9 @@ class BatchSummary:
             return ""
         waves = f"{batch.wave_size} at a time; the next wave starts when the one before has ended"
         if batch.stop_after_failures is not None:
-            return f"{waves}. It stops after {words.plural(batch.stop_after_failures, 'failure')}."
+            stops = f"{waves}. It stops after {words.plural(batch.stop_after_failures, 'failure')}"
+            percent = batch.stop_over_percent
+            return f"{stops}." if percent is None else f"{stops}, or when more than {percent} % failed."
         return f"{waves}, unless more than {batch.stop_over_percent} % failed."
 
 

@@ -73,7 +73,9 @@ class Order:
 @click.option("--wait", "-w", is_flag=True, help="Follow the output and exit with the job's exit code.")
 @click.option("--timeout", type=Duration(), metavar="TIME", help="End it after this long, such as 15m.")
 @click.option("--expires", type=Duration(), metavar="TIME", help="Give it up if the server has not come by then.")
-@click.option("--wave-size", type=click.IntRange(1, 1000), metavar="N", help="So many servers at a time.")
+@click.option(
+    "--wave-size", type=click.IntRange(1, 1000), metavar="N", help="So many servers at a time, at most 50 of more."
+)
 @click.option("--stop-after", type=click.IntRange(1, 1000), metavar="N", help="Start no more waves after N failures.")
 def apply(
     name: str, targets: tuple[str, ...], tags: tuple[str, ...], groups: tuple[str, ...], statuses: tuple[str, ...],

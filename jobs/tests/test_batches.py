@@ -15,7 +15,7 @@ from accounts.models import User
 from audit.models import Event
 from hyprbox.fragments import source
 from hyprbox.lib.errors import Forbidden, InvalidInput
-from jobs import batches, services, stops
+from jobs import batches, services, stops, summary
 from jobs.batches import Pace, Targets
 from jobs.errors import BatchOver, NothingToRetry
 from jobs.models import Batch, Job
@@ -139,6 +139,64 @@ def test_a_pace_that_cannot_be(pace: dict[str, int], field: str) -> None:
         queued(3, **pace)
     assert list(refused.value.fields) == [field]
     assert not Job.objects.exists()
+
+
+@pytest.mark.parametrize("size", [51, 60, 1000])
+def test_whoever_says_so_more_than_fifty_are_not_changed_at_once(api: Any, size: int) -> None:
+    nodes = [node.node_id for node in fleet(60)]
+    operator = people(api, "operator")
+    body = {"preset": "time-sync", "variables": {}, "node_ids": nodes, "confirm": "time-sync"}
+    answer = operator.post("/api/jobs/batches", {**body, "wave_size": size})
+    assert (answer.status_code, answer.json()["error"]["fields"]) == (
+        400,
+        {"wave_size": ["From 1 to 50: of 60 nodes at most 50 change at a time."]},
+    )
+    assert not Job.objects.exists()
+    check = {**body, "mode": "check", "confirm": "", "wave_size": size}  # it changes nothing
+    assert operator.post("/api/jobs/batches", check).status_code == 201
+    made = operator.post("/api/jobs/batches", {**body, "wave_size": 50})
+    assert made.status_code == 201
+    assert states(Batch.objects.get(pk=made.json()["id"])) == ["running", "waiting"]
+    fifty = operator.post("/api/jobs/batches", {**body, "node_ids": nodes[:50], "wave_size": size})
+    assert fifty.status_code == 201
+
+
+@pytest.mark.parametrize(("count", "size"), [(51, 6), (500, 50), (501, 50), (1000, 50)])
+def test_a_tenth_at_a_time_is_never_more_than_fifty(count: int, size: int) -> None:
+    assert batches._wave_size(Pace(), count, "apply") == (size, 10)
+
+
+def test_own_failures_of_many_are_counted_beside_the_usual_share() -> None:
+    lax, _ = queued(60, stop_after_failures=1000)
+    assert (lax.stop_after_failures, lax.stop_over_percent) == (1000, 10)
+    end(lax, 0, failed=1)
+    lax.refresh_from_db()
+    assert lax.stopped_because == "1 of 6 failed, more than 10 %."
+    names = list(Node.objects.values_list("node_id", flat=True))
+    strict, _, _ = batches.queue(
+        by=factories.SYSTEM, order=REPORT, node_ids=names, pace=Pace(wave_size=30, stop_after_failures=2)
+    )
+    rule = summary.of_batch(strict, batches.counts(by=factories.SYSTEM, batch=strict), []).rule
+    assert rule.endswith("It stops after 2\xa0failures, or when more than 10 % failed.")
+    end(strict, 0, failed=2)  # 2 of 30 are less than a tenth
+    strict.refresh_from_db()
+    assert strict.stopped_because.endswith("it was to stop after 2.")
+
+
+def test_few_in_waves_have_the_rule_that_somebody_gave_them() -> None:
+    batch, _ = queued(4, wave_size=2, stop_after_failures=2)
+    assert (batch.stop_after_failures, batch.stop_over_percent) == (2, None)
+
+
+def test_many_that_failed_are_retried_in_waves_whatever_their_batch_was() -> None:
+    """It may be from before there was a largest wave, or somebody changed the row."""
+    batch, _ = queued(60)
+    Job.objects.filter(batch=batch).update(held=False)
+    Batch.objects.filter(pk=batch.pk).update(next_wave=None, wave_size=1000)
+    for wave in range(10):
+        end(batch, wave, failed=6)
+    again, jobs = batches.retry_failed(by=factories.SYSTEM, batch_id=batch.pk, confirm=REPORT.preset)
+    assert (len(jobs), again.wave_size, again.stop_over_percent) == (60, 50, 10)
 
 
 def test_a_wave_of_cancelled_jobs_is_passed_over() -> None:
