@@ -15,7 +15,6 @@ from nodes.models import Node
 from tests import factories
 from tests.house import wait_for
 from tests.plane import Plane, bearer, plane
-from tokens.models import NodeToken
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -65,7 +64,7 @@ def test_an_unused_successor_leaves_the_old_token_a_day(up: Plane, ada: Any, web
     row = factories.token_row(old)
     assert row.expires_at is not None
     assert timedelta(hours=23, minutes=59) < row.expires_at - timezone.now() <= timedelta(hours=24)
-    NodeToken.objects.filter(pk=row.pk).update(expires_at=timezone.now() - timedelta(seconds=1))
+    factories.leave(row, expires_at=timezone.now() - timedelta(seconds=1))
     assert beat(up, old) == 401
     assert up.poll("web-1", old).status_code == 401
     assert up.post(f"/api/jobs/{web_1.pk}/start", old, {"claim_id": str(web_1.pk)}).status_code == 401

@@ -96,7 +96,7 @@ def world(web_1: Node, db_1: Node, monkeypatch: pytest.MonkeyPatch) -> World:
     bearers |= {"own agent": factories.make_token(web_1), "other agent": factories.make_token(db_1), "read key": key}
     made.headers = {name: {"authorization": f"Bearer {text}"} for name, text in bearers.items()}
     made.headers["anonymous"] = {}
-    User.objects.filter(pk=gone.pk).update(is_active=False)
+    factories.leave(gone, is_active=False)
 
     invitation, _ = people.invite(by=admin, email="guest@example.com", role=Role.VIEWER)
     presets.create_preset(by=admin, text=json.dumps(DOCUMENT), kind="json")

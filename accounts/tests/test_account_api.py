@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from django.core import mail
-from django.db import connection
 from django.utils import timezone
 from procrastinate.contrib.django.models import ProcrastinateJob
 
@@ -105,7 +104,7 @@ def test_a_link_that_is_over_or_was_changed_sets_nothing(otto: User, ada: User, 
         case "another user":
             PasswordReset.objects.update(user=ada)
         case "disabled":
-            User.objects.filter(pk=otto.pk).update(is_active=False)
+            leave(otto, is_active=False)
     with pytest.raises(HyprBoxError, match="not valid any more"):
         passwords.confirm_reset(secret=issued[1], new=NEW, by=HERE)
 
@@ -225,6 +224,7 @@ def test_a_key_that_was_edited_in_the_database_opens_nothing(api: Any, otto: Use
 def test_an_expired_key_opens_nothing(api: Any, otto: User) -> None:
     client = api.agent(make_key(otto, "read", expires_at=timezone.now() + timedelta(seconds=30)))
     assert client.get("/api/nodes").status_code == 200
-    with connection.cursor() as cursor:
-        cursor.execute("UPDATE accounts_apikey SET expires_at = now()")
+    leave(ApiKey.objects.get(), expires_at=timezone.now() + timedelta(seconds=20))
+    assert client.get("/api/nodes").status_code == 200  # it is not the change that ends it
+    leave(ApiKey.objects.get(), expires_at=timezone.now())
     assert client.get("/api/nodes").status_code == 401

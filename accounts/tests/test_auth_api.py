@@ -10,7 +10,7 @@ from django.test import Client, override_settings
 
 from accounts.models import User
 from audit.models import Event
-from tests.factories import PASSWORD
+from tests.factories import PASSWORD, leave
 
 
 def log_in(api: Any, email: str = "otto@example.com", password: str = PASSWORD, **headers: str) -> Any:
@@ -75,7 +75,7 @@ def test_me_knows_the_caller(api: Any, otto: Any) -> None:
 def test_a_token_dies_with_its_user(api: Any, otto: Any, change: Any) -> None:
     client = api.by(otto)
     assert client.get("/api/auth/me").status_code == 200
-    User.objects.filter(pk=otto.pk).update(**change)
+    leave(otto, **change)
     assert client.get("/api/auth/me").status_code == 401
 
 

@@ -18,7 +18,7 @@ from accounts.models import Invitation, User
 from audit.models import Event
 from hyprbox.lib.actors import Actor, Role
 from hyprbox.lib.errors import HyprBoxError
-from tests.factories import PASSWORD, as_actor, make_user
+from tests.factories import PASSWORD, as_actor, leave, make_user
 
 HERE = Actor.anonymous(ip="127.0.0.1")
 NEW = {"email": "new@example.com", "password": PASSWORD, "name": "New", "role": "operator"}
@@ -143,7 +143,7 @@ def test_a_link_that_is_over_or_was_changed_makes_nobody(ada: User, change: str)
     invitation, secret = people.invite(by=as_actor(ada), email="new@example.com", role="viewer")
     match change:
         case "expired":
-            Invitation.objects.update(expires_at=timezone.now())
+            leave(invitation, expires_at=timezone.now())
         case "revoked":
             people.revoke_invitation(by=as_actor(ada), invitation_id=invitation.pk)
         case "another role":

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from accounts.errors import RefreshTokenInvalid
 from accounts.models import RefreshFamily, User
 from audit.models import Event
 from hyprbox.lib.actors import Actor
-from tests.factories import PASSWORD, make_user
+from tests.factories import PASSWORD, leave, make_user
 
 HERE = Actor.anonymous(ip="127.0.0.1")
 
@@ -89,20 +90,37 @@ def test_many_at_once_make_one_successor(count: int, ip_of: Callable[[int], str]
 
 def test_a_family_ends_after_thirty_days_however_often_it_is_used(api: Any, otto: User) -> None:
     token = log_in(api)
-    family = RefreshFamily.objects.get()
-    family.expires_at = timezone.now() + timedelta(days=1)
-    families.put_seal(family)
-    family.save()
+    left = RefreshFamily.objects.get().expires_at - timezone.now()
+    assert timedelta(days=29, hours=23, minutes=59) < left <= timedelta(days=30)
+    end_family(timezone.now() + timedelta(days=1))
     second = refresh(api, token).json()["refresh"]
     assert jwt.RefreshToken(second)["exp"] <= (timezone.now() + timedelta(days=1)).timestamp()
-    RefreshFamily.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+    end_family(timezone.now() - timedelta(seconds=1))
     assert refresh(api, second).status_code == 401
+
+
+def end_family(at: datetime) -> None:
+    family = RefreshFamily.objects.get()
+    family.expires_at = at
+    families.put_seal(family)
+    family.save()
+
+
+@pytest.mark.parametrize(("left", "status"), [(timedelta(minutes=1), 200), (timedelta(minutes=-1), 401)])
+def test_a_token_is_good_for_seven_days(api: Any, otto: User, left: timedelta, status: int) -> None:
+    log_in(api)
+    family = RefreshFamily.objects.get()
+    family.rotated_at = (timezone.now() - timedelta(days=7) + left).replace(microsecond=0)
+    token = jwt.first_refresh(family)
+    family.digest = hashlib.sha256(token.encode()).digest()
+    family.save()
+    assert refresh(api, token).status_code == status
 
 
 @pytest.mark.parametrize("change", [{"is_active": False}, {"token_version": 2}])
 def test_it_dies_with_its_user(api: Any, otto: User, change: Any) -> None:
     token = log_in(api)
-    User.objects.update(**change)
+    leave(otto, **change)
     assert refresh(api, token).status_code == 401
 
 

@@ -17,7 +17,7 @@ from jobs.models import IdempotencyKey, Job, OutputChunk
 from jobs.states import Status
 from nodes import history
 from nodes.models import Node, StatusFlip
-from tests.factories import make_job, make_node, make_seen_node
+from tests.factories import leave, make_job, make_node, make_seen_node
 from tokens.models import NodeToken
 
 pytestmark = pytest.mark.django_db
@@ -132,7 +132,7 @@ def test_tokens_for_programs_have_no_secret() -> None:
     ends = NodeToken.objects.get().expires_at
     assert ends is not None and timedelta(days=6) < ends - timezone.now() <= timedelta(days=7)
     assert "usable" in run("token", "list")
-    NodeToken.objects.update(expires_at=timezone.now())
+    leave(NodeToken.objects.get(), expires_at=timezone.now())
     assert "expired" in run("token", "list")
     with pytest.raises(CommandError, match="from 1 on"):
         run("token", "create", "--days", "0")

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from nodes import services
+from nodes import ingest, services
 from nodes.models import Heartbeat, Node
 from nodes.tests import lane
-from tests.factories import SYSTEM, make_node, make_token
+from tests.factories import SYSTEM, leave, make_node, make_token, token_row
+from tokens import secrets
 from tokens.models import NodeToken
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -157,11 +158,11 @@ class TestTokens:
         assert lane.send(GOOD, None, headers={"authorization": f"Basic {token}"}).status == 401
 
     def test_a_revoked_token_is_401(self, token: str) -> None:
-        NodeToken.objects.update(revoked_at=timezone.now())
+        leave(token_row(token), revoked_at=timezone.now())
         assert lane.send(GOOD, token).status == 401
 
     def test_an_expired_token_is_401(self, token: str) -> None:
-        NodeToken.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+        leave(token_row(token), expires_at=timezone.now() - timedelta(seconds=1))
         assert lane.send(GOOD, token).status == 401
 
     def test_a_token_whose_row_was_edited_is_401(self, token: str) -> None:
@@ -176,7 +177,8 @@ class TestTokens:
         token = make_token(node)
         services.remove_node(by=SYSTEM, node_id="web-1")
         assert lane.send(GOOD, token).status == 401
-        NodeToken.objects.update(revoked_at=None)  # even if its token were still good
+        leave(token_row(token), revoked_at=None)  # even if its token were still good
+        ingest.writer.tokens.drop(secrets.parse(token).prefix)
         assert lane.send(GOOD, token).status == 401
         assert not Heartbeat.objects.exists()
 

@@ -21,7 +21,7 @@ from nodes.models import Node
 from nodes.status import Status
 from nodes.streams import NodeStream
 from nodes.tests import lane
-from tests.factories import SYSTEM, make_node, make_token
+from tests.factories import SYSTEM, leave, make_node, make_token
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("settled")]
 
@@ -200,7 +200,7 @@ def test_others_are_turned_away(credential: str) -> None:
 
 
 def test_people_see_no_more_when_they_are_deactivated(vera: User, pass_: str) -> None:
-    User.objects.filter(pk=vera.pk).update(is_active=False)
+    leave(vera, is_active=False)
 
     async def work() -> int:
         return await Viewer(pass_).open()

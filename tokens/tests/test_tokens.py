@@ -95,7 +95,7 @@ def test_rotation_keeps_the_old_one_for_a_while(api: Any, ada: Any, web_1: Any) 
 
 def test_an_expired_token_is_like_an_unknown_one(db: None) -> None:
     token = factories.make_token()
-    NodeToken.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+    factories.leave(factories.token_row(token), expires_at=timezone.now() - timedelta(seconds=1))
     with pytest.raises(BadToken):
         selectors.find_presented(token)
 
