@@ -19,7 +19,9 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from accounts import hashing, jwt
 from accounts.models import User
 from accounts.tests.apps import Clock, give_app
-from tests.factories import PASSWORD
+from audit.models import Event
+from tests import aside
+from tests.factories import PASSWORD, make_user
 
 KEY = settings.SECRET_KEY
 
@@ -138,6 +140,38 @@ def test_cookies_are_what_they_should_be(otto: User) -> None:
         assert (bool(cookie["httponly"]), cookie["samesite"], cookie["domain"]) == (True, "Lax", "")
 
 
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("url", ["https://hyprbox.example", "http://127.0.0.1:8000"])
+def test_where_there_is_https_they_go_nowhere_else(url: str) -> None:
+    otto = make_user("otto")
+    made = aside.run("-c", SIGN_IN, url, otto.email, PASSWORD, HYPRBOX_PUBLIC_URL=url)
+    assert made.returncode == 0, made.stderr
+    secure = url.startswith("https://")
+    assert json.loads(made.stdout) == {"hb_csrf": secure, "hb_session": secure, "hb_token": secure}
+
+
+# By page and by API, in a process that was started with another public address: which cookies are Secure.
+SIGN_IN = """
+import json, sys
+import django
+django.setup()
+from urllib.parse import urlsplit
+from django.test import Client
+parts = urlsplit(sys.argv[1])
+client = Client(headers={"host": parts.netloc})
+given = {"email": sys.argv[2], "password": sys.argv[3]}
+secure = {"secure": parts.scheme == "https"}
+answers = [
+    client.get("/login/", **secure),
+    client.post("/login/", given, **secure),
+    client.post("/api/auth/login", json.dumps(given), content_type="application/json", **secure),
+]
+assert [answer.status_code for answer in answers] == [200, 302, 200], answers
+print(json.dumps({name: bool(cookie["secure"]) for name, cookie in sorted(client.cookies.items())}))
+"""
+
+
 def _routes(resolver: URLResolver, before: str = "") -> list[str]:
     found = []
     for entry in resolver.url_patterns:
@@ -162,14 +196,60 @@ def test_nothing_that_a_cookie_opens_is_changed_without_the_csrf_token(ada: User
         client.cookies["hb_token"] = jwt.access_token(ada)
     else:
         client.force_login(ada)
-    done = {}
+    asked, wrong = 0, {}
     for route in unsafe_routes():
         if cookie == "hb_token" and not route.startswith("/api/"):
             continue  # pages do not read it
         for method in ("post", "put", "patch", "delete") if route.startswith("/api/") else ("post",):
             answer = getattr(client, method)(route, b"{}", content_type="application/json")
-            # Not there, not this method, only for agents, only with a secret of its own: nothing of it is the cookie's doing.
-            if answer.status_code < 400 or answer.status_code in (409, 422, 500):
-                done[f"{method} {route}"] = answer.status_code
-    assert done == {}, done
-    assert User.objects.filter(pk=ada.pk, is_active=True).exists()
+            call, asked = f"{method} {route}", asked + 1
+            if answer.status_code not in NOT_BY_COOKIE.get(route, NOT_BY_COOKIE.get(call, (403,))):
+                wrong[call] = answer.status_code
+    assert wrong == {}, wrong
+    assert asked > 150
+    assert set(Event.objects.values_list("action", flat=True)) <= {"row.sealed", "access.denied"}
+
+
+NO_ID = "00000000-0000-4000-8000-000000000000"
+# What looks at no cookie, and what it answers to `{}` without a credential. Everything else is refused for want of the token.
+NOT_BY_COOKIE = {
+    "/api/auth/login": (400, 405),
+    "/api/auth/register": (400, 405),
+    "/api/auth/refresh": (400, 405),
+    "/api/auth/reset": (400, 405),
+    "/api/auth/reset/confirm": (400, 405),
+    "/api/agent/keys": (405,),
+    f"/api/jobs/{NO_ID}/start": (401, 403),
+    f"/api/jobs/{NO_ID}/complete": (401, 403),
+    f"post /api/jobs/{NO_ID}/output": (401, 403),
+}
+
+
+@pytest.mark.parametrize("cookie", ["hb_session", "hb_token"])
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("", 201),
+        ("http://testserver", 201),
+        ("https://evil.example", 403),
+        ("http://testserver:81", 403),
+        ("null", 403),
+    ],
+)
+def test_a_token_that_came_from_elsewhere_is_worth_nothing(
+    ada: User, web_1: Any, cookie: str, origin: str, status: int
+) -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(ada)
+    client.get("/profile/")
+    token = client.cookies["hb_csrf"].value
+    if cookie == "hb_token":
+        del client.cookies["hb_session"]
+        client.cookies["hb_token"] = jwt.access_token(ada)
+    headers = {"x-csrftoken": token, **({"origin": origin} if origin else {})}
+    order = {"preset": "system-report", "node_id": "web-1"}
+    answer = client.post("/api/jobs", order, content_type="application/json", headers=headers)
+    assert answer.status_code == status
+    if cookie == "hb_session":
+        page = client.post("/profile/name/", {"name": "Countess"}, headers=headers)
+        assert page.status_code == (302 if status == 201 else 403)

@@ -13,7 +13,8 @@ from django.utils import timezone
 from accounts import authentication, tidying
 from accounts.models import PageSession, User
 from hyprbox.lib.errors import NotAuthenticated
-from tests.factories import PASSWORD
+from hyprbox.lib.opaque import digest_of
+from tests.factories import PASSWORD, leave
 
 
 @pytest.fixture
@@ -73,6 +74,24 @@ def test_the_key_changes_at_login_and_is_not_stored(browser: Client, otto: User)
     assert is_in(browser)
 
 
+def test_a_session_from_before_the_login_gets_another_key(client: Client, otto: User) -> None:
+    session = client.session  # nobody's
+    session["kept"] = "yes"
+    session.save()
+    before = key_of(client)
+    assert PageSession.objects.filter(key_digest=digest_of(before)).exists()
+    client.post("/login/", {"email": otto.email, "password": PASSWORD})
+    assert key_of(client) != before and is_in(client)
+    assert client.session["kept"] == "yes"
+    assert is_dead(before)
+
+
+def is_dead(key: str) -> bool:
+    other = Client()
+    other.cookies[settings.SESSION_COOKIE_NAME] = key
+    return not is_in(other) and not PageSession.objects.filter(key_digest=digest_of(key)).exists()
+
+
 def test_a_key_that_someone_chose_is_not_taken(client: Client, otto: User) -> None:
     client.cookies[settings.SESSION_COOKIE_NAME] = "chosen-by-an-attacker-000000000"
     client.post("/login/", {"email": otto.email, "password": PASSWORD})
@@ -80,9 +99,9 @@ def test_a_key_that_someone_chose_is_not_taken(client: Client, otto: User) -> No
 
 
 @pytest.mark.parametrize("change", [{"is_active": False}, {"token_version": 9}, {"password": "!"}])
-def test_it_dies_with_its_user(browser: Client, change: dict[str, object]) -> None:
+def test_it_dies_with_its_user(browser: Client, otto: User, change: dict[str, object]) -> None:
     assert is_in(browser)
-    User.objects.update(**change)
+    leave(otto, **change)
     assert not is_in(browser)
 
 
