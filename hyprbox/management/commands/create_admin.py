@@ -14,7 +14,7 @@ from accounts import people
 from hyprbox.lib.actors import Actor, Role
 from hyprbox.lib.errors import HyprBoxError
 from hyprbox.management.firsts import sentence
-from hyprbox.management.options import setting
+from hyprbox.management.options import CannotStart, setting
 
 
 class Command(BaseCommand):
@@ -42,7 +42,11 @@ class Command(BaseCommand):
 
 
 def _password() -> str:
-    if given := setting("HYPRBOX_ADMIN_PASSWORD"):
+    try:
+        given = setting("HYPRBOX_ADMIN_PASSWORD")
+    except CannotStart as error:
+        raise CommandError(str(error)) from error
+    if given:
         return given
     if not sys.stdin.isatty():
         return sys.stdin.readline().rstrip("\n")
