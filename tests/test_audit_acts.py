@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from accounts import factors, keys, logins, passwords, people
 from accounts import services as accounts
-from accounts.models import Passkey, RefreshFamily, User
+from accounts.models import Passkey, RateCounter, RefreshFamily, User
 from audit import checkpoints, sealed, witnesses
 from audit import services as audit
 from audit.actions import Action
@@ -50,6 +50,7 @@ from tests.factories import (
     make_user,
     token_row,
 )
+from tests.test_canaries import dump
 from tokens import services as tokens
 
 ROOT = Path(__file__).parents[1]
@@ -219,7 +220,8 @@ class Acts:
 
     def user_changed(self) -> Any:
         vera = make_user("vera")
-        return lambda: people.change_user(by=self.by, user_id=vera.pk, role=Role.OPERATOR)
+        accounts.log_in(email=vera.email, password=PASSWORD, by=self.stranger)
+        return lambda: people.change_user(by=self.by, user_id=vera.pk, is_active=False)
 
     def user_removed(self) -> Any:
         vera = make_user("vera")
@@ -426,3 +428,47 @@ def test_an_act_is_one_entry(
     written = list(Event.objects.order_by("id").values_list("action", flat=True))[before:]
     expected = [] if name.startswith("nothing") else [Action[name.upper()].value]
     assert sorted(written) == sorted([*expected, *MORE.get(name, [])])
+
+
+class EntryLost(Exception):
+    """The database took no entry."""
+
+
+UNDONE = (
+    "job_queued", "job_cancelled", "job_cancel_requested", "job_expired", "job_lost", "batch_queued", "batch_cancelled",
+    "jobs_stopped", "jobs_resumed", "pin_created", "pin_changed", "pin_removed", "preset_created", "preset_revised",
+    "preset_archived", "preset_restored", "token_created", "token_pinned", "token_rotated", "token_revoked",
+    "node_created", "node_changed", "node_removed", "user_created", "user_changed", "user_removed", "user_invited",
+    "invitation_revoked", "key_created", "key_revoked", "factor_added", "factor_reset", "session_ended", "logout_done",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNDONE)
+def test_an_act_whose_entry_cannot_be_written_has_not_happened(
+    db: None, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last of its entries fails, when all else of the act is done."""
+    act: Callable[[], Any] = getattr(Acts(tmp_path), name)()
+    left, record = 1 + len(MORE.get(name, [])), audit.record
+
+    def failing(*args: Any, **more: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise EntryLost
+        return record(*args, **more)
+
+    before = rows()
+    with monkeypatch.context() as patch:
+        patch.setattr(audit, "record", failing)
+        with pytest.raises(EntryLost):
+            act()
+    assert rows() == before
+    act()
+    assert rows() != before
+
+
+def rows() -> list[str]:
+    """All there are, but for how often somebody tried: an attempt counts, whatever becomes of it."""
+    RateCounter.objects.all().delete()
+    return sorted(dump().splitlines())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
+import struct
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -94,6 +96,21 @@ def test_many_sequencers_and_writers_leave_no_gap() -> None:
     assert total == 100
     assert list(Event.objects.order_by("n").values_list("n", flat=True)) == list(range(1, 101))
     assert verifying.verify().intact is True
+
+
+def test_an_entrys_hash_is_over_its_number_the_one_before_and_its_bytes(db: None) -> None:
+    """Written out once more, from what is documented: whoever has a dump can do the same without us."""
+    for number in range(3):
+        record(detail={"number": number})
+    assert sequencer.sequence().placed == 3
+    before, numbers = bytes(32), []
+    for n, found, canonical in Event.objects.order_by("n").values_list("n", "hash", "canonical"):
+        assert n is not None and found is not None
+        content = b"hbx-audit-v1" + struct.pack(">Q", n) + before + bytes(canonical)
+        assert bytes(found) == hashlib.sha256(content).digest()
+        before = bytes(found)
+        numbers.append((n, json.loads(bytes(canonical))["detail"]["number"]))
+    assert numbers == [(1, 0), (2, 1), (3, 2)]
 
 
 def test_checkpoints_are_signed_when_they_are_due(db: None, settings: Any, tmp_path: Path) -> None:
