@@ -25,6 +25,7 @@ from audit import services as audit
 from hyprbox.lib.actors import Actor
 from hyprbox.lib.logs import HIDDEN
 from hyprbox.lib.postgres import EmbeddedPostgres
+from nodes.models import Node
 from tests import factories
 from tests.client import ApiClient
 
@@ -219,9 +220,31 @@ def keys_of_the_house(canaries: Canaries) -> None:
         canaries.keep(f"the {name.lower()} key in base64", base64.b64encode(bytes.fromhex(text)).decode())
 
 
+def secrets_for_pointers(admin: ApiClient, canaries: Canaries) -> None:
+    """Where a pointer to a secret belongs somebody types the secret."""
+    order = {"preset": "restic-backup", "node_id": "web-1"}
+    for call, more in (
+        ("/api/jobs", {}),
+        ("/api/jobs/batches", {"node_id": None, "node_ids": ["web-1"]}),
+        ("/api/drift/pins", {}),
+        ("/api/presets/restic-backup/render", {"preset": None, "node_id": None}),
+    ):
+        typed = canaries.own(f"a secret for {call}")
+        body = {**order, "variables": {"REPOSITORY": "/mnt/backup", "PASSWORD": typed}, **more}
+        answer = canaries.see(admin.post(call, {name: value for name, value in body.items() if value is not None}))
+        assert "variables.PASSWORD" in answer.json()["error"]["fields"], answer.content
+
+
 @pytest.mark.slow
 def test_thirty_secrets_are_nowhere(
-    api: ApiClient, ada: User, otto: User, vera: User, log: io.StringIO, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    api: ApiClient,
+    ada: User,
+    otto: User,
+    vera: User,
+    web_1: Node,
+    log: io.StringIO,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
 ) -> None:
     canaries, first_segment = Canaries(), wal_segment()
     keys_of_the_house(canaries)
@@ -230,6 +253,7 @@ def test_thirty_secrets_are_nowhere(
     RateCounter.objects.all().delete()
     tokens_and_keys(admin, ada, canaries)
     second_factors(vera, api, Clock(monkeypatch), canaries)
+    secrets_for_pointers(admin, canaries)
     strangers(api, canaries)
     defects(api, ada, canaries, monkeypatch)
     sequencer.sequence()
@@ -253,6 +277,62 @@ def test_thirty_secrets_are_nowhere(
         "an invitation's link",
     ]
     assert audit.verify_log(by=factories.SYSTEM).intact is True
+
+
+def test_what_runs_and_with_what_is_told_of_by_hash_alone(
+    api: ApiClient, ada: User, web_1: Node, log: io.StringIO, client: Client
+) -> None:
+    """Scripts and values are with their jobs and presets, for those who may see them; not in the audit log, nor in logs."""
+    canaries, admin = Canaries(), api.by(ada)
+
+    def sent(path: str, body: Any = None, *, verb: str = "post", status: int = 201) -> Any:
+        answer = getattr(admin, verb)(path, body)
+        assert answer.status_code == status, answer.content
+        return answer.json()
+
+    def document(name: str, title: str, **parts: str) -> dict[str, Any]:
+        made = {
+            part: f"# {canaries.keep(f'{part} of {title}', f'canary{len(canaries.secrets):02d} in {part}')}\n{line}\n"
+            for part, line in (("check", "return 1"), ("apply", 'printf "%s" "$WORD"'), ("verify", "true"))
+        }
+        variable = {"name": "WORD", "type": "string", "required": True, "help": "A word."}
+        return {"name": name, "title": title, "description": "Says it.", "category": "other", "risk": "safe",
+                "systems": [], "timeout_seconds": 60, "variables": [variable], **made, **parts}  # fmt: skip
+
+    def values() -> dict[str, Any]:
+        return {"variables": {"WORD": canaries.own(f"value {len(canaries.secrets)}")}}
+
+    sent("/api/presets", document("own-preset", "the first"))
+    sent("/api/presets/own-preset", document("own-preset", "the second"), verb="put", status=200)
+    sent(
+        "/api/presets",
+        document("bad-preset", "a bad one", rollback=canaries.keep("no bash", "canary99 (((")),
+        status=400,
+    )
+    sent("/api/presets/own-preset/duplicate", {"name": "another"})
+    sent("/api/presets/own-preset/render", values(), status=200)
+    job = sent("/api/jobs", {"preset": "own-preset", "node_id": "web-1", **values()})
+    misspelt = {"variables": {"WORLD": canaries.own("a value of no variable")}}
+    sent("/api/jobs", {"preset": "own-preset", "node_id": "web-1", **misspelt}, status=400)
+    sent("/api/jobs/batches", {"preset": "own-preset", "node_ids": ["web-1"], **values()})
+    sent("/api/drift/pins", {"preset": "own-preset", "node_id": "web-1", **values()})
+    sent(f"/api/jobs/{job['id']}/cancel", status=200)
+    sent(f"/api/jobs/{job['id']}/retry")
+    client.force_login(ada)
+    form = {"node": "web-1", "WORD": canaries.own("a value on a page")}
+    assert client.post("/jobs/new/own-preset/confirm/", form).status_code == 200
+    assert client.post("/jobs/new/own-preset/", form).status_code == 302
+    sequencer.sequence()
+    with connection.connection.cursor().copy("COPY (SELECT * FROM audit_event) TO STDOUT") as copy:
+        entries = b"".join(bytes(block) for block in copy).decode()
+    assert entries.count("job.queued") >= 4 and job["script_sha256"] in entries
+    assert set(canaries.found_in(dump())) >= {
+        "apply of the first",
+        "apply of the second",
+        "a value on a page",
+    }  # they are kept, elsewhere
+    assert canaries.found_in(entries) == []
+    assert canaries.found_in(log.getvalue()) == []
 
 
 def test_a_canary_would_be_found(db: None) -> None:

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import threading
+import time
+from pathlib import Path
 
 import pytest
 
-from agent import delivery
+from agent import config, delivery, work
+from agent.heart import Heart
+from agent.log import Log
+from agent.state import StateDir
+from agent.tests.plane import Signer, key_set
+from agent.wire import parse_offer
 
 
 def test_a_job_runs_and_its_output_and_result_arrive(plane, agent_process):
@@ -61,3 +69,21 @@ def test_a_second_job_waits_for_the_first(plane, agent_process):
     for job in jobs:
         plane.finished(job)
     assert [bytes(job.streams["stdout"].data) for job in jobs] == [b"0\n", b"1\n", b"2\n"]
+
+
+@pytest.mark.parametrize(("age", "refusal"), [(59.0, ""), (61.0, "signature_invalid")])
+def test_keys_older_than_a_minute_are_asked_for_anew_before_a_job(plane, agent_process, age, refusal):
+    """What was retired meanwhile signs nothing from then on."""
+    settings = config.load({}, agent_process.environment(), Path("/no"))
+    state = StateDir(settings.state_dir)
+    worker = work.Work(settings, state, Heart(settings, state), Log(), threading.Event())
+    worker.keys.offer(plane.keys)
+    old, new = plane.signer, Signer()
+    plane.keys = key_set(2, [old.entry(retired=True), new.entry()], old)
+    plane.queue({"apply": "true"})
+    offer = parse_offer(plane._claim("request"))
+    assert worker._judge(offer) == ("", {}) and plane.calls == []
+    worker.keys._asked_at = time.monotonic() - age
+    assert worker._judge(offer)[0] == refusal
+    assert plane.calls == ([("keys", 200)] if refusal else [])
+    assert worker.keys.age_seconds < 30 if refusal else worker.keys.age_seconds > 59

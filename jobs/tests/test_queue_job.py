@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import nacl.signing
@@ -15,6 +16,7 @@ from django.db.models.functions import Now
 from audit.models import Event
 from hyprbox.lib import signing
 from jobs.models import IdempotencyKey, Job
+from presets import params
 from presets import selectors as presets
 from presets.errors import UnknownPreset
 from tests import factories
@@ -43,6 +45,27 @@ def test_what_is_signed_is_what_is_stored(otto: Any, web_1: Any) -> None:
     assert payload["job_id"] == str(job.pk)
     assert payload["node_id"] == "web-1"
     assert payload["script_sha256"] == job.script_sha256
+
+
+def test_a_secret_stays_a_pointer(
+    api: Any, otto: Any, web_1: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also where this server has something by that name itself."""
+    monkeypatch.setattr(params, "SECRET_FOLDER", f"{tmp_path}/")
+    (tmp_path / "restic").write_text("canary of a file")
+    monkeypatch.setenv("HYPRBOX_SECRET_S3", "canary of a variable")
+    pointers = {"PASSWORD": f"file:{tmp_path}/restic", "S3_KEY": "env:HYPRBOX_SECRET_S3"}
+    variables = {"REPOSITORY": "s3:https://host/bucket", "S3_KEY_ID": "key", **pointers}
+    order = {"preset": "restic-backup", "node_id": "web-1", "variables": variables}
+    answer = api.by(otto).post("/api/jobs", order)
+    assert answer.status_code == 201, answer.content
+    [row] = Job.objects.values()
+    payload = json.loads(bytes(row["payload"]))
+    assert (payload["secrets"], payload["environment"]) == (pointers, {})
+    assert not set(row["variables"]) & set(pointers)
+    seen = [str(answer.json()), str(list(Event.objects.values())), base64.b64decode(payload["script"]).decode()]
+    seen += [bytes(value).decode() if isinstance(value, (bytes, memoryview)) else str(value) for value in row.values()]
+    assert "canary" not in " ".join(seen)
 
 
 @pytest.mark.parametrize(
