@@ -70,7 +70,7 @@ def web(context: Context, url: str, **environment: str) -> Iterator[Server]:
     port = free_port()
     command = [
         sys.executable, "-m", "uvicorn", "hyprbox.asgi:application", "--host", "127.0.0.1", "--port", str(port),
-        "--http", "hyprbox.lib.protocol:Protocol", "--no-access-log", "--no-server-header", "--no-proxy-headers", "--log-level", "warning", "--backlog", "2048", "--timeout-graceful-shutdown", "2",
+        "--http", "hyprbox.lib.protocol:Protocol", "--ws", "none", "--no-access-log", "--no-server-header", "--no-proxy-headers", "--log-level", "warning", "--backlog", "2048", "--timeout-graceful-shutdown", "2",
     ]  # fmt: skip
     more = {"HYPRBOX_PORT": str(port), "HYPRBOX_LOG_LEVEL": "WARNING", **environment}
     with _process(command, context.environment(url, **more)) as pid:

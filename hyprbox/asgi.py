@@ -1,6 +1,6 @@
 """The web process: two lanes and the streams before Django, then a gate and Django.
 
-uvicorn hyprbox.asgi:application
+uvicorn --http hyprbox.lib.protocol:Protocol --ws none hyprbox.asgi:application
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ async def application(scope: dict[str, Any], receive: lanes.Receive, send: lanes
         await _http(scope, receive, send)
     elif scope["type"] == "lifespan":
         await _lifespan(receive, send)
-    elif scope["type"] == "websocket":  # there are none
+    elif scope["type"] == "websocket":  # there are none; with `--ws none` it is an ordinary request
         await receive()
         await send({"type": "websocket.close", "code": 4404})
 

@@ -14,6 +14,7 @@ import yaml
 
 from hyprbox.lib.pgplace import programs_for
 from hyprbox.lib.postgres import EmbeddedPostgres
+from hyprbox.management.commands import up
 from tests.house import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -64,6 +65,19 @@ def test_units_run_what_exists() -> None:
     assert "hyprbox.asgi:application" in settings_of(WEB)["ExecStart"]
     assert settings_of(WORKER)["ExecStart"].endswith("manage.py worker")
     assert 'hyprnode = "agent.daemon:main"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_every_web_process_is_started_alike() -> None:
+    """The short way for heartbeats, no other protocol, no word of the server, and only HyprBox believes proxies."""
+    image = re.findall(r'^CMD \["python", "-m", "uvicorn", (.*)\]$', (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    starts = [
+        settings_of(WEB)["ExecStart"],
+        image[0].replace('"', "").replace(",", ""),
+        " ".join(up._web(8000)),
+        (ROOT / "bench/servers.py").read_text().replace('"', "").replace(",", ""),
+    ]
+    for flags in ("--http hyprbox.lib.protocol:Protocol", "--ws none", "--no-server-header", "--no-proxy-headers"):
+        assert [start for start in starts if flags not in start] == [], flags
 
 
 def test_compose_starts_the_web_and_the_worker_after_the_migrations() -> None:

@@ -95,7 +95,7 @@ def test_a_missing_signing_key_is_refused(settings: Any, tmp_path: Path) -> None
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_the_web_process_ends_and_says_why(settings: Any) -> None:
-    command = [sys.executable, "-m", "uvicorn", "hyprbox.asgi:application", "--port", str(free_port())]
+    command = [sys.executable, "-m", "uvicorn", "hyprbox.asgi:application", "--ws", "none", "--port", str(free_port())]
     done = subprocess.run(command, env=os.environ, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode != 0
     assert "HyprBox cannot start." in done.stderr + done.stdout

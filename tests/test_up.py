@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import httpx
 import psycopg
 import pytest
 
@@ -82,6 +83,21 @@ def test_it_runs_everything_and_says_where(running: House) -> None:
     assert running.said("Stop with Ctrl-C")
     for part in ("uvicorn", "manage.py worker", "hyprnode", "postgres -D"):
         assert running.find(part)
+
+
+@pytest.mark.parametrize("path", ["/login/", "/", "/api/nodes", "/api/stream/nodes", "/healthz", "/no/such"])
+def test_a_websocket_is_answered_as_any_other_request(running: House, path: str) -> None:
+    wanted = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
+    wanted["sec-websocket-key"] = "dGhlIHNhbXBsZSBub25jZQ=="
+    plain, asked = (httpx.get(f"{running.url}{path}", headers=headers) for headers in ({}, wanted))
+    assert asked.status_code == plain.status_code
+    assert asked.headers["connection"] == "close"
+    own = {"date", "x-request-id", "connection", "set-cookie", "content-length"}
+    assert {n: v for n, v in asked.headers.items() if n not in own} == {
+        n: v for n, v in plain.headers.items() if n not in own
+    }
+    assert asked.headers["content-security-policy"].startswith("default-src 'none'")
+    assert asked.headers["x-content-type-options"] == "nosniff"
 
 
 def test_this_machine_is_online_soon(running: House) -> None:

@@ -24,6 +24,7 @@ MAX_HEAD_BYTES = 32 * 1024
 class Patient(HttpToolsProtocol):
     _awaited_since: float | None = None  # the loop's time; None while no part of a request is missing
     _is_in_head = True
+    _is_last = False  # whatever comes after this request is not HTTP/1.1
     _head_bytes = 0
     _body_bytes = 0
     _read_timer: asyncio.TimerHandle | None = None
@@ -43,6 +44,8 @@ class Patient(HttpToolsProtocol):
     # --- reading ---
 
     def data_received(self, data: bytes) -> None:
+        if self._is_last:
+            return
         was_in_head = self._is_in_head and self._awaited_since is not None
         super().data_received(data)
         if self._awaited_since is None:
@@ -65,6 +68,20 @@ class Patient(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._is_in_head = False
         super().on_headers_complete()
+        if self.parser.should_upgrade():
+            self._answer_and_close()
+
+    def _answer_and_close(self) -> None:
+        """Whoever asks for another protocol gets an answer in this one. The parser takes what follows for that protocol,
+        the request's body too, so it must not be read as the next request.
+        """
+        cycle = self.cycle
+        cycle.default_headers = [*cycle.default_headers, (b"connection", b"close")]
+        cycle.keep_alive = False
+        self._is_last = True
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """No line in the log for each of them."""
 
     def on_message_complete(self) -> None:
         self._awaited_since = None

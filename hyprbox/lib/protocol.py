@@ -1,6 +1,6 @@
 """uvicorn's HTTP protocol with a short way for what every node sends all the time.
 
-`uvicorn --http hyprbox.lib.protocol:Protocol`. A POST to an address in `lanes.direct` is first offered to what is found
+`uvicorn --http hyprbox.lib.protocol:Protocol --ws none`. A POST to an address in `lanes.direct` is first offered to what is found
 there, in the same turn of the event loop and without a task: a heartbeat in which all is as usual needs nothing that
 ASGI gives. A stream finds in its scope a way to write a chunk of its body in the same manner (`lanes.CHUNKS`). And because a node sends the same headers each time, a head that was read once is known by its digest, and
 a request with that head that comes in one piece is not parsed again. Whatever is not taken goes the ordinary way, and

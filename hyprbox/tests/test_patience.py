@@ -40,7 +40,7 @@ async def served(answer: bytes = b"{}") -> AsyncIterator[Served]:
         await send({"type": "http.response.body", "body": b""})
         found.gone += 1
 
-    config = uvicorn.Config(app, port=0, http=Protocol, lifespan="off", log_config=None, server_header=False)
+    config = uvicorn.Config(app, port=0, http=Protocol, ws="none", lifespan="off", log_config=None, server_header=False)
     config.timeout_keep_alive = 1  # after an answer `talk` waits for this end
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
@@ -80,6 +80,26 @@ async def talk(server: Served, *pieces: bytes, pause: float = 0.0) -> bytes:
     await asyncio.wait_for(listening, 5)
     writer.close()
     return bytes(heard)
+
+
+@pytest.mark.parametrize("protocol", [b"websocket", b"h2c"])
+@pytest.mark.parametrize(
+    "more", [b"", b"GET /y HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["alone", "with a request as its body"]
+)
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+async def test_another_protocol_is_answered_in_this_one(
+    protocol: bytes, method: bytes, more: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = [method + b" /x HTTP/1.1", b"Host: x", b"Connection: Upgrade", b"Upgrade: " + protocol]
+    lines += [b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
+    head = b"\r\n".join([*lines, b"Content-Length: %d" % len(more), b"", b""])
+    async with served() as server:
+        for pieces in ([head + more], [head, more]):
+            said = await talk(server, *pieces, pause=0.02)
+            assert said.startswith(b"HTTP/1.1 200 ") and said.count(b"HTTP/1.1 ") == 1, said
+            assert said.count(b"connection: close") == 1 and said.count(b"2\r\n{}") == 1
+    assert server.gone == 2
+    assert "pgrade" not in caplog.text
 
 
 @pytest.mark.parametrize("sent", [b"GET /x HT", b"GET /x HTTP/1.1\r\nHost: x\r\n", HEAD, HEAD + b"12345"])

@@ -55,6 +55,7 @@ async def served() -> AsyncIterator[Served]:
         found.app,
         port=0,
         http=Protocol,
+        ws="none",
         lifespan="off",
         log_config=None,
         server_header=False,

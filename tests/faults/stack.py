@@ -238,7 +238,17 @@ class Stack:
         return "\n".join(f"--- {log.name}\n{log.read_text(errors='replace')[-2500:]}" for log in logs)
 
 
-_WEB = ["--host", "127.0.0.1", "--no-access-log", "--no-proxy-headers", "--timeout-graceful-shutdown", "2", "--port"]
+_WEB = [
+    "--host",
+    "127.0.0.1",
+    "--ws",
+    "none",
+    "--no-access-log",
+    "--no-proxy-headers",
+    "--timeout-graceful-shutdown",
+    "2",
+    "--port",
+]
 
 
 @contextmanager

@@ -248,7 +248,7 @@ def not_ready(url: str) -> str:
 
 
 def _web(port: int) -> list[str]:
-    flags = ["--host", "127.0.0.1", "--port", str(port), "--http", "hyprbox.lib.protocol:Protocol"]
+    flags = ["--host", "127.0.0.1", "--port", str(port), "--http", "hyprbox.lib.protocol:Protocol", "--ws", "none"]
     flags += ["--no-access-log", "--no-server-header", "--no-proxy-headers"]
     # Open streams would keep it for ever.
     return [sys.executable, "-m", "uvicorn", "hyprbox.asgi:application", *flags, "--timeout-graceful-shutdown", "3"]
