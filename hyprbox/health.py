@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
+from typing import NamedTuple
 
+import structlog
 from django.conf import settings
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor
@@ -20,6 +22,8 @@ from nodes import selectors as nodes
 
 _NO_TOKEN = "Send the token of HYPRBOX_METRICS_TOKEN as a bearer.\n"
 _migrated = False
+_told: dict[str, str] = {}
+log = structlog.get_logger(__name__)
 
 
 @require_safe
@@ -28,51 +32,61 @@ def healthz(request: HttpRequest) -> HttpResponse:
     return HttpResponse("ok\n", content_type="text/plain")
 
 
-def _database() -> str:
+class Failing(NamedTuple):
+    """`word` is for everybody who asks, `detail` for the log: it may name a file of this machine."""
+
+    word: str
+    detail: str
+
+
+_UNREACHABLE = Failing("unreachable", "The database does not answer.")
+
+
+def _database() -> Failing | None:
     try:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
     except DatabaseError:
-        return "The database does not answer."
-    return ""
+        return _UNREACHABLE
+    return None
 
 
-def _migrations() -> str:
+def _migrations() -> Failing | None:
     global _migrated
     if _migrated:
-        return ""
+        return None
     try:
         executor = MigrationExecutor(connection)
         pending = executor.migration_plan(executor.loader.graph.leaf_nodes())
     except DatabaseError:
-        return "The database does not answer."
+        return _UNREACHABLE
     if pending:
-        return f"{len(pending)} migrations are pending: run manage.py migrate."
+        return Failing("pending", f"{len(pending)} migrations are pending: run manage.py migrate.")
     _migrated = True
-    return ""
+    return None
 
 
-def _listener() -> str:
-    return "" if live.listener.is_connected else "The live listener is not connected."
+def _listener() -> Failing | None:
+    return None if live.listener.is_connected else Failing("disconnected", "The live listener is not connected.")
 
 
-def _signing_key() -> str:
+def _signing_key() -> Failing | None:
     try:
         signing.signer()
     except signing.SigningKeyUnusable as error:
-        return str(error)
-    return ""
+        return Failing("unusable", str(error))
+    return None
 
 
-def _mac_key() -> str:
+def _mac_key() -> Failing | None:
     try:
         mackey.key()
     except mackey.MacKeyUnusable as error:
-        return str(error)
-    return ""
+        return Failing("unusable", str(error))
+    return None
 
 
-CHECKS: dict[str, Callable[[], str]] = {
+CHECKS: dict[str, Callable[[], Failing | None]] = {
     "database": _database,
     "migrations": _migrations,
     "listener": _listener,
@@ -83,10 +97,23 @@ CHECKS: dict[str, Callable[[], str]] = {
 
 @require_safe
 def readyz(request: HttpRequest) -> HttpResponse:
-    """200 when this process can serve, else 503 with the parts that cannot."""
-    failing = {name: why for name, check in CHECKS.items() if (why := check())}
-    body = {"ready": not failing, "failing": failing}
+    """200 when this process can serve, else 503 with a word for each part that cannot."""
+    failing = {name: found for name, check in CHECKS.items() if (found := check())}
+    _tell({name: found.detail for name, found in failing.items()})
+    body = {"ready": not failing, "failing": {name: found.word for name, found in failing.items()}}
     return JsonResponse(body, status=503 if failing else 200, headers={"Retry-After": "2"} if failing else {})
+
+
+def _tell(details: dict[str, str]) -> None:
+    """Once for each change, as anybody may ask as often as he likes."""
+    global _told
+    if details == _told:
+        return
+    _told = details
+    if details:
+        log.warning("ready.not", failing=details)
+    else:
+        log.info("ready.again")
 
 
 @require_safe

@@ -154,7 +154,7 @@ async def refuse(scope: lanes.Scope, send: lanes.Send, error: HyprBoxError) -> N
     """The error as JSON under /api/, else as a page; /readyz says it in its own words."""
     request_id = lanes.request_id_of(scope)
     if scope["path"] == "/readyz":
-        body = lanes.encode({"ready": False, "failing": {"database": "The database does not answer."}})
+        body = lanes.encode({"ready": False, "failing": {"database": "unreachable"}})
         await lanes.answer(send, 503, body, request_id, {"retry-after": "2"})
         return
     if scope["path"].startswith("/api/"):

@@ -235,13 +235,14 @@ def refuse_unreachable(name: str) -> None:
 
 
 def not_ready(url: str) -> str:
-    """ "" when /readyz answers 200, else why it does not."""
+    """ "" when /readyz answers 200, else which parts fail and how, in a few words."""
     try:
         with urllib.request.urlopen(f"{url}/readyz", timeout=5):
             return ""
     except urllib.error.HTTPError as error:
         with suppress(ValueError):
-            return " ".join(json.load(error).get("failing", {}).values())
+            failing = json.load(error).get("failing", {})
+            return ", ".join(f"{name.replace('_', ' ')} {word}" for name, word in failing.items())
         return f"/readyz answers {error.code}"
     except OSError:
         return "the web process does not answer"
