@@ -42,6 +42,7 @@ FROM unnest(%s::bigint[], %s::bigint[], %s::bytea[]) AS s(id, n, hash) WHERE e.i
 """
 
 log = structlog.get_logger(__name__)
+_dice = random.Random()  # its own: the loop runs beside everything else, and others may have seeded the common one
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +216,7 @@ class Loop:
 
 
 def _about(seconds: float) -> float:
-    return seconds * random.uniform(0.75, 1.25)
+    return seconds * _dice.uniform(0.75, 1.25)
 
 
 loop = Loop()
