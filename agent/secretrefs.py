@@ -8,6 +8,8 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+from agent.config import read_env_file
+
 SECRETS_DIR = Path("/etc/hyprbox/secrets")
 MAX_BYTES = 4096
 _ENV = re.compile(r"env:(HYPRBOX_SECRET_[A-Z0-9_]{1,100})")
@@ -17,15 +19,20 @@ class Unresolved(Exception):
     """A secret cannot be had; the message names the pointer and the rule that failed."""
 
 
-def resolve(pointers: Mapping[str, str], environ: Mapping[str, str], root: Path = SECRETS_DIR) -> dict[str, str]:
-    """`{NAME: secret}`. Raises `Unresolved`."""
-    return {name: _resolve_one(pointer, environ, root) for name, pointer in pointers.items()}
+def resolve(
+    pointers: Mapping[str, str], environ: Mapping[str, str], root: Path = SECRETS_DIR, env_file: Path | None = None
+) -> dict[str, str]:
+    """`{NAME: secret}`; `env_file` is the agent's, beside `environ`. Raises `Unresolved`, `BadSetting` for that file."""
+    return {name: _resolve_one(pointer, environ, root, env_file) for name, pointer in pointers.items()}
 
 
-def _resolve_one(pointer: str, environ: Mapping[str, str], root: Path) -> str:
+def _resolve_one(pointer: str, environ: Mapping[str, str], root: Path, env_file: Path | None) -> str:
     match = _ENV.fullmatch(pointer)
     if match:
-        value = environ.get(match.group(1))
+        kept = read_env_file(env_file) if env_file is not None else {}
+        if env_file is not None and match.group(1) in kept and not _is_private(env_file.stat()):
+            raise Unresolved(f"{pointer}: {env_file} must belong to root with mode 0600 or less")
+        value = environ.get(match.group(1)) or kept.get(match.group(1))
         if not value:
             raise Unresolved(f"{pointer}: not set in the agent's environment file")
         return value
@@ -58,11 +65,15 @@ def _read_file(pointer: str, path: Path, root: Path) -> str:
             os.close(handle)
 
 
+def _is_private(facts: os.stat_result) -> bool:
+    return facts.st_uid in (0, os.geteuid()) and not facts.st_mode & 0o177
+
+
 def _checked_content(pointer: str, handle: int) -> str:
     facts = os.fstat(handle)
     if not stat.S_ISREG(facts.st_mode):
         raise Unresolved(f"{pointer}: not a regular file")
-    if facts.st_uid not in (0, os.geteuid()) or facts.st_mode & 0o177:
+    if not _is_private(facts):
         raise Unresolved(f"{pointer}: must belong to root with mode 0600 or less")
     raw = os.read(handle, MAX_BYTES + 1)
     if len(raw) > MAX_BYTES:

@@ -161,7 +161,7 @@ class Work:
         """Why this job is refused (empty: it may run), and the secrets it needs."""
         try:
             payload = self._checked(offer)
-            return "", secretrefs.resolve(payload.secrets, self._secret_environment())
+            return "", secretrefs.resolve(payload.secrets, os.environ, env_file=config.ENV_FILE)
         except Refused as error:
             self.log.error("job.refused", job=offer.job_id, reason=error.reason, why=str(error))
             return error.reason, {}
@@ -183,9 +183,6 @@ class Work:
 
     def _check(self, offer: Offer) -> Payload:
         return self.keys.check(offer, node_id=self.settings.node_id, clock_offset=self.heart.clock_offset)
-
-    def _secret_environment(self) -> dict[str, str]:
-        return {**config.read_env_file(config.ENV_FILE), **os.environ}
 
     def _answer_seen(self, folder: JobFolder, offer: Offer) -> None:
         """What was executed is never executed again, whatever the server says; its own claim hears how it ended."""

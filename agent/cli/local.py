@@ -113,7 +113,7 @@ def _secrets(pointers: Mapping[str, str]) -> dict[str, str]:
     if not pointers:
         return {}
     try:
-        return secretrefs.resolve(pointers, {**config.read_env_file(config.ENV_FILE), **os.environ})
+        return secretrefs.resolve(pointers, os.environ, env_file=config.ENV_FILE)
     except (secretrefs.Unresolved, config.BadSetting) as error:
         raise Trouble(f"{error}. Nothing was run.", code="secret_unresolved", exit_code=NEVER_RAN) from None
 

@@ -208,6 +208,42 @@ def test_secrets_come_from_below_the_folder_only(tmp_path):
         assert "s3cret" not in str(caught.value)
 
 
+def test_a_secret_of_the_settings_file_counts_only_while_the_file_is_roots_alone(tmp_path, monkeypatch):
+    env_file = tmp_path / "hyprnode.env"
+    env_file.write_text("HYPRBOX_SECRET_A=s3cret\n")
+
+    def resolve(name, environ=()):
+        return secretrefs.resolve({"X": f"env:{name}"}, dict(environ), env_file=env_file)["X"]
+
+    env_file.chmod(0o600)
+    assert resolve("HYPRBOX_SECRET_A") == "s3cret"
+    for is_wrong in (
+        lambda: env_file.chmod(0o640),
+        lambda: env_file.chmod(0o604),
+        lambda: _give_away(monkeypatch, env_file),
+    ):
+        env_file.chmod(0o600)
+        is_wrong()
+        # The unit hands the file's lines to the agent as its environment, so there they count as little.
+        for environ in ({}, {"HYPRBOX_SECRET_A": "s3cret"}):
+            with pytest.raises(
+                secretrefs.Unresolved, match=r"env:HYPRBOX_SECRET_A: .*hyprnode.env must belong to root"
+            ) as caught:
+                resolve("HYPRBOX_SECRET_A", environ)
+            assert "s3cret" not in str(caught.value)
+        assert resolve("HYPRBOX_SECRET_B", {"HYPRBOX_SECRET_B": "from elsewhere"}) == "from elsewhere"
+    assert secretrefs.resolve({"X": "env:HYPRBOX_SECRET_B"}, {"HYPRBOX_SECRET_B": "b"}, env_file=tmp_path / "none") == {
+        "X": "b"
+    }
+
+
+def _give_away(monkeypatch, path):
+    """To another user, whoever runs the tests."""
+    facts = list(path.stat())
+    facts[4] = os.geteuid() + 1000
+    monkeypatch.setattr(type(path), "stat", lambda *_, **__: os.stat_result(facts))
+
+
 def test_the_back_off_has_full_jitter_and_its_limits(monkeypatch):
     monkeypatch.setattr("random.uniform", lambda low, high: high)
     backoff, away = Backoff(), CallFailed("x")
