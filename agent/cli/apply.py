@@ -74,7 +74,10 @@ class Order:
 @click.option("--timeout", type=Duration(), metavar="TIME", help="End it after this long, such as 15m.")
 @click.option("--expires", type=Duration(), metavar="TIME", help="Give it up if the server has not come by then.")
 @click.option(
-    "--wave-size", type=click.IntRange(1, 1000), metavar="N", help="So many servers at a time, at most 50 of more."
+    "--wave-size",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    help="So many servers at a time; where more than 50 change, at most 50.",
 )
 @click.option("--stop-after", type=click.IntRange(1, 1000), metavar="N", help="Start no more waves after N failures.")
 def apply(

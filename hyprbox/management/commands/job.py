@@ -39,7 +39,9 @@ class Command(BaseCommand):
             metavar="PRESET",
             help="its name once more: where it is dangerous, and for more than 10 nodes",
         )
-        queue.add_argument("--wave-size", type=int, metavar="N", help="so many nodes at a time, at most 50 of more")
+        queue.add_argument(
+            "--wave-size", type=int, metavar="N", help="so many nodes at a time; where more than 50 change, at most 50"
+        )
         queue.add_argument("--stop-after", type=int, metavar="N", help="start no more waves after so many failures")
         queue.add_argument("--timeout", type=int, metavar="SECONDS")
         queue.add_argument("--expires-in", type=int, metavar="SECONDS", help="give up when no agent came by then")
