@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
 from django.conf import settings
@@ -102,13 +101,19 @@ class ActorMiddleware:
         if proven is None:
             set_actor(request, Actor.anonymous(ip=ip, request_id=request_id))
             return self.get_response(request)
+        lanes.prove(_scope_of(request), request.COOKIES[settings.SESSION_COOKIE_NAME])
         store.touch()
         set_actor(request, proven.actor(ip=ip, request_id=request_id))
         return self.get_response(request)
 
 
-def _actor(request: Request, proven: Proven) -> Actor:
+def _scope_of(request: HttpRequest) -> lanes.Scope:
+    return getattr(request, "scope", {})  # under ASGI
+
+
+def _actor(request: Request, proven: Proven, shown: str) -> Actor:
     http = request._request
+    lanes.prove(_scope_of(http), shown)
     return proven.actor(ip=getattr(http, "client_ip", ""), request_id=getattr(http, "id", ""))
 
 
@@ -125,7 +130,7 @@ class BearerAuthentication(BaseAuthentication):
         if token.startswith("hbnt_"):
             raise NotAuthenticated("A node token opens the agents' routes only.")
         proven = prove_bearer(token.strip())
-        return proven.user, _actor(request, proven)
+        return proven.user, _actor(request, proven, token.strip())
 
     def authenticate_header(self, request: Request) -> str:
         return "Bearer"
@@ -142,8 +147,9 @@ class CookieAuthentication(BaseAuthentication):
             proven = prove_access(token)
         except NotAuthenticated:
             return None  # a stale cookie: the page's session may still be good
+        actor = _actor(request, proven, token)
         enforce_csrf(request)
-        return proven.user, _actor(request, proven)
+        return proven.user, actor
 
 
 class PageSessionAuthentication(BaseAuthentication):
@@ -156,8 +162,9 @@ class PageSessionAuthentication(BaseAuthentication):
         proven = prove_session(http.session, getattr(http, "user", None))
         if proven is None:
             return None
+        actor = _actor(request, proven, http.COOKIES.get(settings.SESSION_COOKIE_NAME, ""))
         enforce_csrf(request)
-        return proven.user, _actor(request, proven)
+        return proven.user, actor
 
 
 def enforce_csrf(request: Request) -> None:
@@ -169,22 +176,24 @@ def enforce_csrf(request: Request) -> None:
 
 
 def _scope_proven(scope: lanes.Scope) -> Proven:
-    authorization = lanes.header(scope, b"authorization")
-    if authorization:
-        return prove_bearer(lanes.bearer(scope))
-    try:
-        cookies = SimpleCookie(lanes.header(scope, b"cookie"))
-    except CookieError:
-        raise NotAuthenticated() from None
-    if COOKIE in cookies:
+    if lanes.header(scope, b"authorization"):
+        token = lanes.bearer(scope)
+        proven = prove_bearer(token)
+        lanes.prove(scope, token)
+        return proven
+    cookies = lanes.cookies(scope)
+    if access := cookies.get(COOKIE):
         try:
-            return prove_access(cookies[COOKIE].value)
+            proven = prove_access(access)
+            lanes.prove(scope, access)
+            return proven
         except NotAuthenticated:
             pass
-    if settings.SESSION_COOKIE_NAME in cookies:
-        proven = _session_proven(cookies[settings.SESSION_COOKIE_NAME].value)
-        if proven is not None:
-            return proven
+    if key := cookies.get(settings.SESSION_COOKIE_NAME):
+        in_session = _session_proven(key)
+        if in_session is not None:
+            lanes.prove(scope, key)
+            return in_session
     raise NotAuthenticated()
 
 

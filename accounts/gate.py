@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import hmac
+import math
 import re
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +39,7 @@ MAX_ADDRESSES = 20_000
 MAX_KNOWN = 50_000
 DRAIN_BYTES = 1024 * 1024
 _OPAQUE = re.compile(rf"(?:{KEY_SCHEME}|hbnt_)[a-z0-9]{{8}}[A-Za-z0-9_-]{{43}}")
+_STREAM = re.compile(r"/api/(?:stream/nodes|jobs/[0-9a-f-]{36}/stream)")  # which tell of a refusal themselves
 _JWT = re.compile(r"[A-Za-z0-9_-]{1,1000}\.[A-Za-z0-9_-]{1,2000}\.[A-Za-z0-9_-]{1,200}")
 _loads = msgspec.json.Decoder().decode
 
@@ -79,7 +82,7 @@ class BadBearers:
         counter, now = self._counters.get(key), time.monotonic()
         if counter is None or counter.until < now or counter.count + counter.pending <= self.limit:
             return 0
-        return max(1, round(counter.until - now))
+        return max(1, math.ceil(counter.until - now))
 
     def _schedule(self) -> None:
         loop = asyncio.get_running_loop()
@@ -127,25 +130,24 @@ class BearerGate:
         if is_opaque and digest not in self._known and (seconds := self.bad.blocked(key)):
             await self._refuse(scope, receive, send, seconds)
             return
-        scope[lanes.BEARER_IS_COUNTED] = True
-        is_stream = "/stream" in scope["path"]  # a thousand viewers: not one more call for each frame
-        await self.app(scope, receive, send if is_stream else self._watching(send, key, digest))
 
-    def _watching(self, send: lanes.Send, key: str, digest: bytes) -> lanes.Send:
-        async def watch(message: dict[str, Any]) -> None:
-            if message["type"] == "http.response.start":
-                if message["status"] == 401:
-                    self._known.pop(digest, None)
-                    self.bad.note(key)
-                elif message["status"] < 300:
-                    self._remember(digest)
-            await send(message)
+        def prove(shown: str) -> None:
+            if is_opaque and shown == token:
+                self._remember(digest)
 
-        return watch
+        def refuse(status: int) -> None:
+            if status == 401:
+                self._known.pop(digest, None)
+                self.bad.note(key)
+
+        scope = lanes.heard_by({**scope, lanes.BEARER_IS_COUNTED: True}, prove, refuse)
+        is_stream = _STREAM.fullmatch(scope["path"])  # a thousand viewers: not one more call for each frame
+        await self.app(scope, receive, send if is_stream else _watching(send, refuse))
 
     def _remember(self, digest: bytes) -> None:
+        """In whatever thread the token was found good."""
+        self._known.pop(digest, None)
         self._known[digest] = None
-        self._known.move_to_end(digest)
         if len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
 
@@ -159,6 +161,15 @@ class BearerGate:
             except HyprBoxError:
                 pass
         await lanes.answer_error(send, error, lanes.request_id_of(scope))
+
+
+def _watching(send: lanes.Send, refuse: Callable[[int], None]) -> lanes.Send:
+    async def watch(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            refuse(message["status"])
+        await send(message)
+
+    return watch
 
 
 def _refusal(key: str, times: int) -> refusals.Refusal:

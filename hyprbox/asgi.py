@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from django.core.asgi import get_asgi_application
@@ -23,7 +23,7 @@ from django.urls import path, re_path
 from accounts.gate import BearerGate
 from audit import sequencer
 from hyprbox import startup
-from hyprbox.gate.door import Gate
+from hyprbox.gate.door import Gate, StreamGate
 from hyprbox.gate.origins import Origins
 from hyprbox.lib import lanes, live
 from hyprbox.lib.errors import HeadersTooLarge, defect
@@ -41,8 +41,9 @@ ingest.work_waiting = board.has_work
 board.chore = recheck_tokens
 lanes.direct["/api/nodes/heartbeat"] = ingest.take_directly
 
-_everything_else: Any = Gate(_django, size=settings.DATABASES["default"]["OPTIONS"]["pool"]["max_size"])
-_paths = URLRouter([*(path(route, app) for route, app in STREAMS.items()), re_path(r"", _everything_else)])
+_gate = Gate(_django, size=settings.DATABASES["default"]["OPTIONS"]["pool"]["max_size"])
+_streams: dict[str, Any] = {route: StreamGate(app, _gate.strangers) for route, app in STREAMS.items()}
+_paths = URLRouter([*(path(route, app) for route, app in _streams.items()), re_path(r"", cast("Any", _gate))])
 _routes = Origins(BearerGate(_paths))
 
 

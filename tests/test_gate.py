@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from hyprbox.gate import slots
-from hyprbox.gate.door import MIB, Gate, caller, kind_of
+from hyprbox.gate.door import MIB, Gate, kind_of
 from hyprbox.gate.slots import Kind, Slots
+from hyprbox.gate.strangers import caller
 from hyprbox.lib import lanes
 from hyprbox.lib.errors import Overloaded, TooSlow
 from tests import factories

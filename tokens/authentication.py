@@ -6,6 +6,7 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
 from audit import services as audit
+from hyprbox.lib import lanes
 from hyprbox.lib.actors import Actor
 from hyprbox.lib.errors import Forbidden, NotAuthenticated
 from hyprbox.lib.rowmac import RowTampered
@@ -30,6 +31,7 @@ class NodeTokenAuthentication(BaseAuthentication):
         except RowTampered as error:
             audit.note_tampered(error)
             raise BadToken() from error
+        lanes.prove(getattr(request._request, "scope", {}), text.strip())
         if token.node_pk is None:
             raise Forbidden("This token belongs to no node yet: send a heartbeat first.")
         http = request._request

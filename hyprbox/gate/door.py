@@ -1,27 +1,23 @@
 """What stands before Django: how often somebody may call, who goes first when it is crowded, and who need not wait.
 
 An ASGI middleware around everything but the lanes and the streams, which have limits of their own. Whether a credential
-is good is Django's to say. Here one person's access tokens count together, any other credential for itself, and those
-who show none by their address.
+is good is Django's to say; who is counted as what until then is in `hyprbox.gate.strangers`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
-from functools import lru_cache
 from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest
 
-from accounts import jwt
 from hyprbox.gate.slots import Kind, Slots
+from hyprbox.gate.strangers import Strangers
 from hyprbox.gate.watch import Watch
 from hyprbox.lib import headers, lanes
-from hyprbox.lib.errors import HyprBoxError, NotAuthenticated, Unavailable
-from hyprbox.lib.ids import rate_key
+from hyprbox.lib.errors import HyprBoxError, Unavailable
 from hyprbox.lib.middleware import error_response
 
 MIB = 1024 * 1024
@@ -29,7 +25,6 @@ _OPEN = "/healthz"  # needs no database
 _PROBES = ("/readyz", "/metrics")  # must get through a crowd, to tell of it
 _REPORT = re.compile(r"/(?:api/)?jobs/[^/]+/(?:output|complete|cancel)/?")
 _LOGIN = ("/login/", "/api/auth/login", "/api/auth/refresh")
-_COOKIE = re.compile(r"(?:^|;\s*)(?:hb_token|hb_session)=([^;]+)")
 UNSURE = "The database does not answer. Whether this was done is not known: look, or send the same again."
 
 
@@ -38,35 +33,37 @@ class Gate:
         """`size`: how many requests Django has connections for."""
         self.slots, self.watch = Slots(size), Watch()
         self._app = app
-        self._known, self._unknown = lanes.TokenBucket(rate=20, burst=60), lanes.TokenBucket(rate=5, burst=30)
+        self.strangers = Strangers()
         self._left: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: lanes.Scope, receive: lanes.Receive, send: lanes.Send) -> None:
         path, answer = scope["path"], _Answer(send)
-        is_open = path == _OPEN or path.startswith(settings.STATIC_URL)
+        if path == _OPEN or path.startswith(settings.STATIC_URL) or path in _PROBES:
+            await self._let_in(scope, receive, answer)
+            return
         try:
-            if not is_open:
-                self._count(scope)
+            visit = self.strangers.enter(scope)
+        except HyprBoxError as error:
+            await refuse(scope, send, error)
+            return
+        try:
+            await self._let_in(lanes.heard_by(scope, visit.prove, visit.end), receive, answer)
+        finally:
+            visit.end(answer.status)
+
+    async def _let_in(self, scope: lanes.Scope, receive: lanes.Receive, answer: _Answer) -> None:
+        try:
             # Before a place is taken: else a few who send slowly would hold all of them.
-            receive = await lanes.with_whole_body(receive, body_limit(path))
-            if is_open:
-                await self._app(scope, receive, send)
+            receive = await lanes.with_whole_body(receive, body_limit(scope["path"]))
+            if scope["path"] == _OPEN or scope["path"].startswith(settings.STATIC_URL):
+                await self._app(scope, receive, answer.send)
             else:
                 await self._pass(scope, receive, answer)
         except lanes.ClientGone:
             return
         except HyprBoxError as error:
             if not answer.has_begun:
-                await refuse(scope, send, error)
-
-    def _count(self, scope: lanes.Scope) -> None:
-        """Raises `RateLimited`."""
-        if scope["path"] in _PROBES:
-            return
-        if shown := credential(scope):
-            self._known.take(caller(shown))
-        else:
-            self._unknown.take(rate_key(lanes.peer_ip(scope)))
+                await refuse(scope, answer.refuse, error)
 
     async def _pass(self, scope: lanes.Scope, receive: lanes.Receive, answer: _Answer) -> None:
         """Raises `Overloaded`, `Unavailable`."""
@@ -107,17 +104,37 @@ class Gate:
             task.exception()  # nobody is left to hear it
 
 
+class StreamGate:
+    """Before a stream. It holds no place, and the streams have limits of their own for those who are known."""
+
+    def __init__(self, app: lanes.App, strangers: Strangers) -> None:
+        self._app, self._strangers = app, strangers
+
+    async def __call__(self, scope: lanes.Scope, receive: lanes.Receive, send: lanes.Send) -> None:
+        try:
+            visit = self._strangers.enter(scope, is_stream=True)
+        except HyprBoxError as error:
+            await lanes.answer_error(send, error, lanes.request_id_of(scope))
+            return
+        await self._app(lanes.heard_by(scope, visit.prove, visit.end), receive, send)
+
+
 class _Answer:
     """What the caller hears: from Django, or from us alone."""
 
     def __init__(self, send: lanes.Send) -> None:
         self._send = send
         self.has_entered = self.has_begun = self.is_closed = False
+        self.status = 0
 
     async def send(self, message: dict[str, Any]) -> None:
-        if self.is_closed:
-            return
+        """For Django, until nobody waits for it any more."""
+        if not self.is_closed:
+            await self.refuse(message)
+
+    async def refuse(self, message: dict[str, Any]) -> None:
         self.has_begun = True
+        self.status = message.get("status", self.status)
         await self._send(message)
 
 
@@ -131,23 +148,6 @@ def kind_of(method: str, path: str) -> Kind:
     if path in _LOGIN:
         return Kind.LOGIN
     return Kind.REPORT if method == "POST" and _REPORT.fullmatch(path) else Kind.OTHER
-
-
-def credential(scope: lanes.Scope) -> str:
-    """The bearer token, or the cookie of an access token or a session; empty for nobody."""
-    shown = lanes.header(scope, b"authorization").partition(" ")[2].strip()
-    if not shown and (found := _COOKIE.search(lanes.header(scope, b"cookie"))):
-        shown = found[1]
-    return shown
-
-
-@lru_cache(maxsize=4096)
-def caller(shown: str) -> str:
-    """Under which name a credential is counted. A name made up for somebody else is not believed."""
-    try:
-        return f"user {jwt.read_access(shown).user_id}"
-    except NotAuthenticated:
-        return hashlib.blake2b(shown.encode("utf-8", "replace"), digest_size=12).hexdigest()
 
 
 async def refuse(scope: lanes.Scope, send: lanes.Send, error: HyprBoxError) -> None:

@@ -138,6 +138,9 @@ class RateLimited(HyprBoxError):
 
     status = 429
 
+    def __init__(self, message: str | None = None, *, retry_after: int = 1, **kwargs: Any) -> None:
+        super().__init__(message, retry_after=max(1, retry_after), **kwargs)
+
 
 class Unavailable(HyprBoxError):
     """The database cannot be reached right now. Nothing was changed; try again."""

@@ -6,12 +6,15 @@ A lane is a plain ASGI handler mounted before Django, for the two calls that eve
 from __future__ import annotations
 
 import asyncio
+import math
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 import msgspec
 from django.conf import settings
+from django.http import parse_cookie
 
 from hyprbox.lib import headers
 from hyprbox.lib.errors import BodyTooLarge, HeadersTooLarge, HyprBoxError, NotAuthenticated, RateLimited, TooSlow
@@ -24,6 +27,10 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # In the scope of a request whose bad bearer token somebody in front counts and tells of.
 BEARER_IS_COUNTED = "hyprbox.bearer_is_counted"
+# In the scope: Callables[[str], None] that hear, in any thread, which token or session of the request was found good.
+ON_PROVEN = "hyprbox.on_proven"
+# The same for a stream that was refused: Callables[[int], None] that hear the status.
+ON_REFUSED = "hyprbox.on_refused"
 # A way to write a chunk of the answer's body at once, a Callable[[bytes], bool]: False when it has to go the ordinary way.
 CHUNKS = "hyprbox.chunks"
 DRAIN_LIMIT = 32 * 1024 * 1024
@@ -77,6 +84,33 @@ def peer_ip(scope: Scope) -> str:
 def _forwarded(scope: Scope) -> str:
     """All lines of `X-Forwarded-For` as one: a proxy may add its hop in a line of its own, after what the client wrote."""
     return ",".join(str(value, "latin-1") for key, value in scope["headers"] if key == b"x-forwarded-for")
+
+
+def cookies(scope: Scope) -> dict[str, str]:
+    """The cookies as Django will read them: of several with one name the last one counts."""
+    lines = [str(value, "latin-1") for key, value in scope["headers"] if key == b"cookie"]
+    return parse_cookie(",".join(lines)) if lines else {}
+
+
+def heard_by(scope: Scope, on_proven: Callable[[str], None], on_refused: Callable[[int], None]) -> Scope:
+    """The scope for whoever is next; those who listen already still hear."""
+    return {
+        **scope,
+        ON_PROVEN: (*scope.get(ON_PROVEN, ()), on_proven),
+        ON_REFUSED: (*scope.get(ON_REFUSED, ()), on_refused),
+    }
+
+
+def prove(scope: Mapping[str, Any], shown: str) -> None:
+    """Tell those who count requests that this token or session, which this one shows, is good."""
+    for hear in scope.get(ON_PROVEN, ()):
+        hear(shown)
+
+
+def refuse(scope: Mapping[str, Any], status: int) -> None:
+    """Tell them that a stream was refused."""
+    for hear in scope.get(ON_REFUSED, ()):
+        hear(status)
 
 
 def bearer(scope: Scope) -> str:
@@ -188,24 +222,50 @@ async def with_whole_body(receive: Receive, limit: int) -> Receive:
 
 
 class TokenBucket:
-    """Per-key rate limit in this process' memory: `rate` a second, bursts of `burst`."""
+    """Per-key rate limit in this process' memory: `rate` a second, bursts of `burst`. The keys that were not seen for
+    the longest time are forgotten.
+    """
 
     def __init__(self, rate: float = 20.0, burst: float = 60.0, max_keys: int = 20_000) -> None:
         self.rate, self.burst, self.max_keys = rate, burst, max_keys
-        self._buckets: dict[str, tuple[float, float]] = {}
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, key: str) -> None:
-        """Raises `RateLimited` when the key's bucket is empty."""
+        """Raises `RateLimited`, with the seconds to wait, when the key's bucket is empty."""
         now = time.monotonic()
         level, at = self._buckets.get(key, (self.burst, now))
         level = min(self.burst, level + (now - at) * self.rate)
-        if level < 1.0:
-            raise RateLimited(retry_after=1)
-        if len(self._buckets) >= self.max_keys:
-            self._forget_full(now)
-        self._buckets[key] = (level - 1.0, now)
+        if level < _ONE:
+            self._put(key, level, now)
+            raise RateLimited(retry_after=math.ceil((_ONE - level) / self.rate))
+        self._put(key, level - 1.0, now)
 
-    def _forget_full(self, now: float) -> None:
-        full = [k for k, (level, at) in self._buckets.items() if level + (now - at) * self.rate >= self.burst]
-        for key in full or list(self._buckets)[: self.max_keys // 2]:
-            del self._buckets[key]
+    def require(self, key: str) -> None:
+        """Raises as `take` would, and takes nothing."""
+        level = self._level(key)
+        if level < _ONE:
+            raise RateLimited(retry_after=math.ceil((_ONE - level) / self.rate))
+
+    def charge(self, key: str) -> None:
+        """Take one if it is there, for what has happened already."""
+        self._put(key, max(0.0, self._level(key) - 1.0), time.monotonic())
+
+    def give_back(self, key: str) -> None:
+        """Undo one `take`."""
+        if key in self._buckets:
+            self._put(key, min(self.burst, self._level(key) + 1.0), time.monotonic())
+
+    def _level(self, key: str) -> float:
+        now = time.monotonic()
+        level, at = self._buckets.get(key, (self.burst, now))
+        return min(self.burst, level + (now - at) * self.rate)
+
+    def _put(self, key: str, level: float, now: float) -> None:
+        buckets = self._buckets
+        buckets.pop(key, None)  # to the end: who comes most often is forgotten last, also who is refused
+        buckets[key] = level, now
+        if len(buckets) > self.max_keys:
+            buckets.popitem(last=False)
+
+
+_ONE = 1.0 - 1e-9  # seconds times a rate are not exact

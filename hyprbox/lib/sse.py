@@ -231,6 +231,7 @@ class EventStream(AsyncConsumer):  # type: ignore[misc]
             await self.authorize()
             self._admit()
         except HyprBoxError as error:
+            lanes.refuse(self.scope, error.status)
             ip = lanes.peer_ip(self.scope)
             by = getattr(self, "actor", None) or Actor.anonymous(ip=ip, request_id=self.request_id)
             refusals.tell_soon(error, by=by, route=f"stream:{type(self).__name__}", method=self.scope["method"])
