@@ -29,6 +29,7 @@ from hyprbox.lib import pages, secretbox
 from hyprbox.lib.actors import Actor, Capability, actor_of, require
 from hyprbox.lib.db import database_now
 from hyprbox.lib.errors import Conflict, InvalidInput, RateLimited
+from hyprbox.lib.middleware import with_wait
 from hyprbox.lib.pages import Crumb
 
 SEED = "_seed"  # a seed that was shown and is still to be confirmed: [key id, encrypted, until]
@@ -74,7 +75,7 @@ def _try(request: HttpRequest, place: str, verb: Callable[[], Any], **context: A
         return verb(), None
     except (InvalidInput, Conflict, RateLimited) as error:
         problems = {place: step_up.refusal_of(error)}
-        return None, _page(request, error.status, problems=problems, **context)
+        return None, with_wait(_page(request, error.status, problems=problems, **context), error)
 
 
 @never_cache

@@ -20,7 +20,7 @@ from accounts.errors import LinkInvalid
 from accounts.forms import InvitationForm, NewPasswordForm, ResetForm, add_errors
 from hyprbox.lib.actors import actor_of
 from hyprbox.lib.errors import HyprBoxError
-from hyprbox.lib.middleware import tell_refusal
+from hyprbox.lib.middleware import tell_refusal, with_wait
 
 METHODS = ["GET", "HEAD", "POST"]
 
@@ -30,10 +30,13 @@ def _page(request: HttpRequest, template: str, status: int = 200, **context: Any
     return render(request, f"accounts/{template}.html", {"host": host, **context}, status=status)
 
 
-def _refused(request: HttpRequest, form: forms.Form, error: HyprBoxError) -> int:
+def _refused(
+    request: HttpRequest, template: str, form: forms.Form, error: HyprBoxError, **context: Any
+) -> HttpResponse:
+    """The form again, with what was wrong."""
     tell_refusal(request, error)
     add_errors(form, error.fields, error.message)
-    return error.status
+    return with_wait(_page(request, template, error.status, form=form, **context), error)
 
 
 @never_cache
@@ -43,15 +46,14 @@ def reset(request: HttpRequest) -> HttpResponse:
     is_mailed = mails.reaches_people()
     if request.method != "POST":
         return _page(request, "reset", form=ResetForm(), is_mailed=is_mailed)
-    form, status = ResetForm(request.POST), 400
-    if form.is_valid():
-        try:
-            ask_for_reset(form.cleaned_data["email"], actor_of(request).ip)
-        except HyprBoxError as error:
-            status = _refused(request, form, error)
-        else:
-            return _page(request, "reset", form=form, sent=form.cleaned_data["email"], is_mailed=is_mailed)
-    return _page(request, "reset", status, form=form, is_mailed=is_mailed)
+    form = ResetForm(request.POST)
+    if not form.is_valid():
+        return _page(request, "reset", 400, form=form, is_mailed=is_mailed)
+    try:
+        ask_for_reset(form.cleaned_data["email"], actor_of(request).ip)
+    except HyprBoxError as error:
+        return _refused(request, "reset", form, error, is_mailed=is_mailed)
+    return _page(request, "reset", form=form, sent=form.cleaned_data["email"], is_mailed=is_mailed)
 
 
 @never_cache
@@ -72,7 +74,7 @@ def reset_confirm(request: HttpRequest, secret: str) -> HttpResponse:
     try:
         user = passwords.confirm_reset(secret=secret, new=form.cleaned_data["new"], by=actor_of(request))
     except HyprBoxError as error:
-        return _page(request, "new_password", _refused(request, form, error), form=form, person=user)
+        return _refused(request, "new_password", form, error, person=user)
     tasks.tell_password_changed.defer(user_id=str(user.pk))
     messages.success(request, "Your password is changed. Sign in with it.")
     return redirect("login")
@@ -96,6 +98,6 @@ def invitation(request: HttpRequest, secret: str) -> HttpResponse:
     try:
         people.accept_invitation(secret=secret, by=actor_of(request), **form.cleaned_data)
     except HyprBoxError as error:
-        return _page(request, "invitation", _refused(request, form, error), form=form, invitation=found)
+        return _refused(request, "invitation", form, error, invitation=found)
     messages.success(request, "Your account is ready. Sign in with your new password.")
     return redirect("login")

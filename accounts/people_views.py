@@ -21,7 +21,7 @@ from accounts.models import User
 from hyprbox.lib import pages
 from hyprbox.lib.actors import Capability, Role, actor_of, require
 from hyprbox.lib.errors import HyprBoxError, InvalidInput, StepUpRequired
-from hyprbox.lib.middleware import tell_refusal
+from hyprbox.lib.middleware import tell_refusal, with_wait
 from hyprbox.lib.pages import Crumb
 
 PAGE_SIZE = 50
@@ -45,7 +45,7 @@ def person_list(request: HttpRequest) -> HttpResponse:
     except HyprBoxError as error:
         tell_refusal(request, error)
         add_errors(form, error.fields or {"email": [error.message]}, error.message)
-        return _list(request, form, status=error.status)
+        return with_wait(_list(request, form, status=error.status), error)
     if mails.send_invitation(invitation, secret):
         messages.success(request, f"The invitation to {invitation.email} is on its way.")
         return redirect("people")

@@ -21,6 +21,7 @@ from accounts.forms import KEY_LIFETIMES, EmailForm, KeyForm, NameForm, Password
 from hyprbox.lib import pages
 from hyprbox.lib.actors import Actor, Scope, actor_of
 from hyprbox.lib.errors import Conflict, InvalidInput, RateLimited
+from hyprbox.lib.middleware import with_wait
 from hyprbox.lib.pages import Crumb
 
 # What a key with each scope may do, in words.
@@ -60,7 +61,7 @@ def _try(request: HttpRequest, name: str, form: forms.Form, verb: Callable[[], A
         return verb(), None
     except (InvalidInput, Conflict, RateLimited) as error:
         add_errors(form, error.fields, error.message)
-        return None, _page(request, error.status, **{name: form})
+        return None, with_wait(_page(request, error.status, **{name: form}), error)
 
 
 @require_POST

@@ -28,7 +28,7 @@ from accounts.sessions import FRESH
 from hyprbox.lib import pages
 from hyprbox.lib.actors import Actor, Capability, actor_of, require, set_actor
 from hyprbox.lib.errors import HyprBoxError, InvalidInput, RateLimited, SecondFactorRequired, StepUpRequired
-from hyprbox.lib.middleware import tell_refusal
+from hyprbox.lib.middleware import tell_refusal, with_wait
 
 OTP, PASSKEY = "_otp", "_passkey"
 CHALLENGE = "_challenge"
@@ -120,7 +120,7 @@ class StepUpMiddleware:
         except InvalidInput as error:
             return ask(request, error=next(iter(error.fields.values()))[0], status=400)
         except RateLimited as error:
-            return ask(request, error=error.message, status=429)
+            return with_wait(ask(request, error=error.message, status=429), error)
         mark(request, by, until)
         return None
 

@@ -25,7 +25,7 @@ from hyprbox.lib import pages
 from hyprbox.lib.actors import actor_of
 from hyprbox.lib.db import database_now
 from hyprbox.lib.errors import RateLimited
-from hyprbox.lib.middleware import tell_refusal
+from hyprbox.lib.middleware import tell_refusal, with_wait
 
 NEXT_THEME = {"": "dark", "auto": "dark", "dark": "light", "light": "auto"}
 WRONG = "The e-mail address and the password do not match."
@@ -53,7 +53,7 @@ def login(request: HttpRequest) -> HttpResponse:
     except (RateLimited, TooManyLogins) as error:
         tell_refusal(request, error)
         form.add_error(None, error.message)
-        return _login_page(request, form, target, status=429)
+        return with_wait(_login_page(request, form, target, status=429), error)
     if user.has_factor:
         until = time.time() + PENDING_SECONDS
         request.session[PENDING] = {"user": str(user.pk), "version": user.token_version, "until": until}
@@ -76,7 +76,7 @@ def login_second(request: HttpRequest) -> HttpResponse:
     try:
         is_proven = factors.is_proven(user, proof, by=by)
     except RateLimited as error:
-        return _second_page(request, user, target, error=error.message, status=429)
+        return with_wait(_second_page(request, user, target, error=error.message, status=429), error)
     if not is_proven:
         services.note_failure(by=by, email=user.email, why="second factor")
         wrong = factors.WRONG_PASSKEY if proof.passkey else factors.WRONG

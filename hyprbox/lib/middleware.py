@@ -98,6 +98,11 @@ def error_response(request: HttpRequest, error: HyprBoxError) -> HttpResponse:
     else:
         context = {"error": error, "status": error.status, "request_id": getattr(request, "id", "")}
         response = render(request, "errors/error.html", context, status=error.status)
+    return with_wait(response, error)
+
+
+def with_wait(response: HttpResponse, error: HyprBoxError) -> HttpResponse:
+    """The answer to `error`, with the seconds after which it is worth to try again."""
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(error.retry_after)
     return response
