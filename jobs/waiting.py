@@ -28,6 +28,7 @@ from nodes import names
 from tokens import secrets
 from tokens.cache import TokenCache, VerifiedToken
 from tokens.errors import BadToken, OtherNode
+from tokens.guesses import Guesses
 from tokens.services import retire_predecessors
 
 MAX_WAIT_SECONDS = 30.0
@@ -56,7 +57,7 @@ _tokens = TokenCache(on_change=_wake)
 _resolving = Asking(_resolve)
 _retired: set[uuid.UUID] = set()  # rotated tokens whose predecessors have ended, as far as this process knows
 _buckets = lanes.TokenBucket()
-_strangers = lanes.TokenBucket(rate=0.5, burst=30)  # addresses that show no good token
+_guesses = Guesses()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +140,12 @@ async def _caller(scope: lanes.Scope) -> tuple[secrets.Presented, VerifiedToken]
     """Raises `NotAuthenticated`, `BadToken`; `RateLimited` for an address that shows no good token time and again."""
     try:
         presented = secrets.parse(_node_token(scope))
+        if _tokens.peek(presented) is None and not _tokens.remembers(presented):
+            address = rate_key(lanes.peer_ip(scope))
+            return presented, _good(await _guesses.look_up(address, lambda: _resolving.one(presented)))
         return presented, await _usable(presented)
     except NotAuthenticated:
-        _strangers.take(rate_key(lanes.peer_ip(scope)))
+        _guesses.note(rate_key(lanes.peer_ip(scope)))
         raise
 
 
@@ -157,9 +161,14 @@ async def _usable(presented: secrets.Presented) -> VerifiedToken:
     token = _tokens.peek(presented)
     if token is None:
         token = await _resolving.one(presented)
-    if isinstance(token, BadToken):
-        raise token
-    return token
+    return _good(token)
+
+
+def _good(found: VerifiedToken | BadToken) -> VerifiedToken:
+    """Raises `BadToken`."""
+    if isinstance(found, BadToken):
+        raise found
+    return found
 
 
 def _must_be_of(token: VerifiedToken, node_id: str) -> None:

@@ -29,6 +29,7 @@ from nodes.writer import writer
 from tokens import secrets
 from tokens.cache import VerifiedToken
 from tokens.errors import BadToken, OtherNode
+from tokens.guesses import Guesses
 from tokens.secrets import Presented
 
 MAX_ENROLLING = 64  # each takes a thread and a connection of the pool
@@ -44,7 +45,7 @@ work_waiting: Callable[[str], bool] = _no_work
 
 _by_token = lanes.TokenBucket()
 _without_token = lanes.TokenBucket(rate=5, burst=15)
-_bad_tokens = lanes.TokenBucket(rate=0.5, burst=30)
+_guesses = Guesses()
 _anonymous: dict[str, uuid.UUID] = {}
 _enrolling = 0
 _first_uses: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -204,13 +205,20 @@ async def _token(scope: lanes.Scope) -> tuple[Presented, VerifiedToken | None]:
         raise
     try:
         presented = secrets.parse(text)
-        found = writer.tokens.peek(presented) or await writer.look_up(presented)
+        found = writer.tokens.peek(presented) or await _look_up(presented, scope)
         if isinstance(found, BadToken):
             raise found
     except BadToken:
-        _bad_tokens.take(rate_key(lanes.peer_ip(scope)))
+        _guesses.note(rate_key(lanes.peer_ip(scope)))
         raise
     return presented, found
+
+
+async def _look_up(presented: Presented, scope: lanes.Scope) -> VerifiedToken | BadToken:
+    """Raises `RateLimited` for an address that guesses; a token that was good here is none."""
+    if writer.tokens.remembers(presented):
+        return await writer.look_up(presented)
+    return await _guesses.look_up(rate_key(lanes.peer_ip(scope)), lambda: writer.look_up(presented))
 
 
 async def _enrol(

@@ -8,8 +8,10 @@ were, and renews the others. The digest is compared in constant time on every ca
 from __future__ import annotations
 
 import asyncio
+import heapq
 import time
 import uuid
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -31,6 +33,7 @@ from tokens.secrets import Presented
 TTL_SECONDS = 4.5
 UNUSED_SECONDS = 90.0  # a poll waits for 30 s at most; what nobody shows any more is forgotten
 MAX_PREFIXES = 50_000
+MAX_ABSENT = 10_000
 
 log = structlog.get_logger(__name__)
 _TABLE = "tokens_nodetoken"
@@ -92,6 +95,7 @@ class TokenCache:
 
     def __init__(self, on_change: Callable[[uuid.UUID], None] | None = None) -> None:
         self._entries: dict[str, _Entry] = {}
+        self._absent: OrderedDict[str, _Entry] = OrderedDict()  # apart: what is made up pushes out nothing that is good
         self._on_change = on_change
         self._hints = 0
         self._telling: set[asyncio.Task[None]] = set()
@@ -107,8 +111,10 @@ class TokenCache:
         # Some token is new or other, or hints were lost: everything has to be looked at again, in one statement.
         for entry in self._entries.values():
             entry.fresh_until = 0.0
+        self._absent.clear()
 
     def _forget(self, prefix: str) -> None:
+        self._absent.pop(prefix, None)
         entry = self._entries.pop(prefix, None)
         for token in entry.tokens if entry is not None and self._on_change is not None else ():
             if token.node_pk is not None and self._on_change is not None:
@@ -116,15 +122,21 @@ class TokenCache:
 
     def drop(self, prefix: str) -> None:
         """After this process itself pinned the token."""
+        self._absent.pop(prefix, None)
         self._entries.pop(prefix, None)
 
     def peek(self, presented: Presented) -> VerifiedToken | BadToken | None:
         """The answer from memory, or None when the database has to be asked."""
-        entry, now = self._entries.get(presented.prefix), time.monotonic()
+        entry, now = self._entries.get(presented.prefix) or self._absent.get(presented.prefix), time.monotonic()
         if entry is None or entry.fresh_until < now:
             return None
         entry.used_at = now
         return _match(entry.tokens, presented)
+
+    def remembers(self, presented: Presented) -> bool:
+        """Whether this very token was good when the database was asked last, however long ago."""
+        entry = self._entries.get(presented.prefix)
+        return entry is not None and any(secrets.matches(token, presented) for token in entry.tokens)
 
     def caller(self, scope: lanes.Scope) -> Actor:
         """Who was refused, as far as memory tells: the node of the token that was shown, else a stranger."""
@@ -145,12 +157,13 @@ class TokenCache:
         if any(self._is_stale(prefix) for prefix in prefixes):
             await self.recheck(conn)
         now = time.monotonic()
-        missing = [p for p in prefixes if (entry := self._entries.get(p)) is None or entry.fresh_until < now]
+        missing = [p for p in prefixes if (entry := self._held(p)) is None or entry.fresh_until < now]
         if missing:
             await self._load(conn, missing)
-        return [
-            _match(self._entries[p.prefix].tokens, p) if p.prefix in self._entries else BadToken() for p in presented
-        ]
+        return [_match(entry.tokens, p) if (entry := self._held(p.prefix)) else BadToken() for p in presented]
+
+    def _held(self, prefix: str) -> _Entry | None:
+        return self._entries.get(prefix) or self._absent.get(prefix)
 
     def _is_stale(self, prefix: str) -> bool:
         entry = self._entries.get(prefix)
@@ -182,8 +195,6 @@ class TokenCache:
                 entry.fresh_until = self._fresh_until(now, hints)
 
     async def _load(self, conn: psycopg.AsyncConnection[tuple[object, ...]], wanted: list[str]) -> None:
-        if len(self._entries) > MAX_PREFIXES:
-            self._entries.clear()
         now, hints = time.monotonic(), self._hints
         found: dict[str, list[VerifiedToken]] = {prefix: [] for prefix in wanted}
         rows = await (await conn.execute(_SELECT, (wanted,), binary=True)).fetchall()
@@ -194,7 +205,21 @@ class TokenCache:
             else:
                 found[str(prefix)].append(token)
         for prefix, tokens in found.items():
-            self._entries[prefix] = _Entry(tuple(tokens[:5]), self._fresh_until(now, hints), now)
+            self._keep(prefix, _Entry(tuple(tokens[:5]), self._fresh_until(now, hints), now))
+
+    def _keep(self, prefix: str, entry: _Entry) -> None:
+        self._entries.pop(prefix, None)
+        self._absent.pop(prefix, None)
+        if not entry.tokens:
+            self._absent[prefix] = entry
+            if len(self._absent) > MAX_ABSENT:
+                self._absent.popitem(last=False)
+            return
+        if len(self._entries) >= MAX_PREFIXES:  # many at once, or each new one would have to look for the oldest
+            oldest = heapq.nsmallest(MAX_PREFIXES // 10 + 1, self._entries, key=lambda p: self._entries[p].used_at)
+            for each in oldest:
+                del self._entries[each]
+        self._entries[prefix] = entry
 
     def _refuse(self, token: VerifiedToken, why: str) -> None:
         """A row that HyprBox did not leave so is no token; the log is told on a thread."""

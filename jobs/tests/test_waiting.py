@@ -15,13 +15,14 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.utils import timezone
 
-from hyprbox.lib import lanes, live
+from hyprbox.lib import live
 from hyprbox.lib.errors import Unavailable
 from jobs import queue, services, together, waiting
 from jobs.models import Job
 from tests import factories
 from tokens import cache
 from tokens import services as tokens
+from tokens.guesses import Guesses
 from tokens.models import NodeToken
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -37,7 +38,7 @@ async def fresh_lane(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     for module, name, value in ((queue, "board", board), (waiting, "board", board), (waiting, "together", lane)):
         monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(waiting, "_tokens", waiting.TokenCache(waiting._wake))
-    monkeypatch.setattr(waiting, "_strangers", lanes.TokenBucket(rate=0.5, burst=30))
+    monkeypatch.setattr(waiting, "_guesses", Guesses())
     yield
     await live.listener.stop()
     await board.stop()
@@ -300,3 +301,18 @@ async def test_an_address_that_shows_bad_tokens_again_and_again_is_told_to_wait(
     assert [answer.status for answer in answers] == [401] * 30 + [429]
     assert answers[-1].body["error"]["code"] == "rate_limited"
     assert (await poll(token).done()).status == 200
+
+
+async def test_an_address_that_guesses_is_refused_before_the_database(
+    token: str, count_statements: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (await poll(token).done()).status == 200
+    with count_statements() as seen:
+        answers = [await poll("hbnt_" + f"{number:08}" + "x" * 43).done() for number in range(200)]
+    assert [answer.status for answer in answers[:30]] == [401] * 30
+    assert {answer.status for answer in answers[32:]} == {429}
+    assert sum("tokens_nodetoken" in statement for statement in seen) <= 100
+    monkeypatch.setattr(waiting._guesses._looked_up, "rate", 0.0)  # nothing is left for guesses
+    for known in waiting._tokens._entries.values():
+        known.fresh_until = 0.0
+    assert (await poll(token).done()).status == 200  # a token that was good here is no guess

@@ -8,6 +8,7 @@ from django.utils import timezone
 
 from hyprbox.lib.lanes import TokenBucket
 from nodes import history, ingest, rules
+from tokens.guesses import Guesses
 
 
 @pytest.fixture(autouse=True)
@@ -15,7 +16,7 @@ def fresh_lane(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What the lane remembers in this process is forgotten before each test."""
     monkeypatch.setattr(ingest, "_by_token", TokenBucket())
     monkeypatch.setattr(ingest, "_without_token", TokenBucket(rate=5, burst=15))
-    monkeypatch.setattr(ingest, "_bad_tokens", TokenBucket(rate=0.5, burst=30))
+    monkeypatch.setattr(ingest, "_guesses", Guesses())
     monkeypatch.setattr(ingest, "_anonymous", {})
     monkeypatch.setattr(ingest.writer, "_away_until", 0.0)
     yield

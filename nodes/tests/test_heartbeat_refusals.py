@@ -202,6 +202,28 @@ class TestRates:
         assert set(statuses) == {401, 429}
         assert 30 <= statuses.count(401) <= 32
 
+    def test_an_address_that_guesses_is_refused_before_the_database(
+        self, token: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[str] = []
+        look_up = ingest.writer.look_up
+
+        async def counted(presented: secrets.Presented) -> Any:
+            asked.append(presented.prefix)
+            return await look_up(presented)
+
+        monkeypatch.setattr(ingest.writer, "look_up", counted)
+
+        async def guess() -> list[lane.Answer]:
+            made_up = ["hbnt_" + f"{number:08}" + "x" * 43 for number in range(300)]
+            return [await lane.call(lane.request(GOOD, one)) for one in made_up]
+
+        answers = lane.run(guess)
+        assert [answer.status for answer in answers[:30]] == [401] * 30
+        assert {answer.status for answer in answers[32:]} == {429}
+        assert {answer.headers["retry-after"] for answer in answers[-9:]} <= {"1", "2"}
+        assert 90 <= len(asked) <= 100
+
     def test_a_good_token_passes_beside_bad_ones(self, node: Node) -> None:
         bad = "hbnt_" + "z" * 8 + "x" * 43
         lane.send_at_once([lane.request(GOOD, bad)] * 40)
