@@ -17,8 +17,7 @@ import structlog
 from django.db import connection, transaction
 
 from audit import checkpoints
-from audit.chain import GENESIS, link
-from audit.models import Checkpoint, Event
+from audit.models import Checkpoint
 from hyprbox.lib import live, signing
 from hyprbox.lib.errors import Unavailable
 from hyprbox.lib.postgres import lock_number
@@ -36,21 +35,11 @@ SELECT EXISTS (SELECT FROM audit_event WHERE n IS NULL), coalesce((SELECT max(n)
   coalesce(c.n, 0), c.at, now()
 FROM (SELECT) AS one LEFT JOIN (SELECT n, at FROM audit_checkpoint ORDER BY n DESC LIMIT 1) AS c ON true
 """
-_PLACE = """
-UPDATE audit_event e SET n = s.n, hash = s.hash
-FROM unnest(%s::bigint[], %s::bigint[], %s::bytea[]) AS s(id, n, hash) WHERE e.id = s.id
-"""
+# The links of `audit.chain`, for entries that never leave the database.
+_PLACE = "SELECT placed, last_n, last_hash FROM audit_place(%s)"
 
 log = structlog.get_logger(__name__)
 _dice = random.Random()  # its own: the loop runs beside everything else, and others may have seeded the common one
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The last entry that has its place."""
-
-    n: int
-    hash: bytes
 
 
 class Round(NamedTuple):
@@ -62,15 +51,17 @@ class Round(NamedTuple):
 
 def sequence() -> Round:
     """Give every committed entry its place, sign the checkpoint that is due, and take the newest, whoever signed it."""
-    total, has_worked, is_done = 0, False, True
+    total, is_done = 0, True
     while (found := _look()).has_new or found.is_due:
-        placed = _batch()
-        is_done = placed is not None
-        total += placed or 0
-        has_worked = True
-        if placed is None or placed < BATCH:
+        batch = _batch(found)
+        if batch is None:
+            is_done = False
             break
-    if has_worked or found.signed > checkpoints.newest.n:
+        total += batch.placed
+        checkpoints.newest.take(batch.signed)
+        if batch.placed < BATCH:
+            break
+    if found.signed > checkpoints.newest.n:
         checkpoints.newest.take(Checkpoint.objects.order_by("-n").first())
     return Round(total, is_done)
 
@@ -96,34 +87,27 @@ def _look() -> _Found:
         return _Found(*cursor.fetchone())
 
 
+class _Batch(NamedTuple):
+    placed: int
+    signed: Checkpoint | None
+
+
 @transaction.atomic
-def _batch() -> int | None:
-    """How many got their place; None while another process is at it."""
+def _batch(found: _Found) -> _Batch | None:
+    """None while another process is at it."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_xact_lock(%s), now()", [LOCK])
         is_ours, now = cursor.fetchone()
         if not is_ours:
             return None
         # Only now: what the one before us did is visible to statements that start after its lock was released.
-        old = head()
-        rows = list(Event.objects.filter(n=None).order_by("id").values_list("id", "canonical")[:BATCH])
-        ids, numbers, hashes, previous = [], [], [], old.hash
-        for n, (id_, canonical) in enumerate(rows, old.n + 1):
-            previous = link(n, previous, bytes(canonical))
-            ids.append(id_)
-            numbers.append(n)
-            hashes.append(previous)
-        if ids:
-            cursor.execute(_PLACE, [ids, numbers, hashes])
-            live.publish("audit")
-    _sign_if_due(Head(old.n + len(ids), previous), now)
-    return len(ids)
-
-
-def head() -> Head:
-    """The end of the chain; number 0 before the first entry."""
-    last = Event.objects.filter(n__isnull=False).order_by("-n").values_list("n", "hash").first()
-    return Head(0, GENESIS) if last is None else Head(last[0] or 0, bytes(last[1] or b""))
+        cursor.execute(_PLACE, [BATCH])
+        placed, n, digest = cursor.fetchone()
+    if placed:
+        live.publish("audit")
+    # What the look found is asked again only when a checkpoint seems due: another process may have signed since.
+    is_due = _is_due(n, found.signed, found.signed_at, now)
+    return _Batch(placed, _sign_if_due(n, bytes(digest), now) if is_due else None)
 
 
 def _is_due(n: int, signed: int, signed_at: datetime | None, now: datetime) -> bool:
@@ -134,16 +118,17 @@ def _is_due(n: int, signed: int, signed_at: datetime | None, now: datetime) -> b
     return is_old or n - signed >= checkpoints.EVERY_ENTRIES
 
 
-def _sign_if_due(now_at: Head, now: datetime) -> None:
+def _sign_if_due(n: int, digest: bytes, now: datetime) -> Checkpoint | None:
     signed, signed_at = Checkpoint.objects.order_by("-n").values_list("n", "at").first() or (0, None)
-    if not _is_due(now_at.n, signed, signed_at, now):
-        return
+    if not _is_due(n, signed, signed_at, now):
+        return None
     try:
-        made = checkpoints.sign(n=now_at.n, digest=now_at.hash, at=now, signer=signing.signer())
+        made = checkpoints.sign(n=n, digest=digest, at=now, signer=signing.signer())
     except signing.SigningKeyUnusable:  # a worker may be without it; the web processes have it
-        return
+        return None
     made.save(force_insert=True)
     transaction.on_commit(lambda: checkpoints.write_out(made))
+    return made
 
 
 class Loop:

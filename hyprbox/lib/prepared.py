@@ -7,45 +7,114 @@ per call, and planning as much again. Not for use while the connection does anyt
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import pq
+from psycopg.abc import PQGen
 from psycopg.errors import error_from_result
+from psycopg.waiting import Ready, Wait
 
+T = TypeVar("T")
 Row = list[bytes | None]
 Call = tuple[str, Sequence[bytes]]
 _GOOD = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK, pq.ExecStatus.PIPELINE_SYNC)
 
 
 class Statement:
-    """One statement for all of a process' synchronous connections, Django's among them; each prepares it once."""
+    """One statement for all of a process' synchronous connections, Django's among them; each prepares it once.
+
+    It leaves with whatever uses the connection next, so in the transaction nothing overtakes it, and with a COMMIT in one
+    round trip. What came next raises its error: then nothing is committed.
+    """
 
     def __init__(self, name: str, statement: str) -> None:
         """`statement` has its parameters as $1, $2, ..."""
-        self._name = name.encode()
-        self._statement = statement.encode()
-        self._prepared: weakref.WeakSet[psycopg.Connection[Any]] = weakref.WeakSet()
+        self.name = name.encode()
+        self.text = statement.encode()
+        self.prepared: weakref.WeakSet[psycopg.Connection[Any]] = weakref.WeakSet()
 
-    def first_row(self, conn: psycopg.Connection[Any], parameters: Sequence[str | None]) -> Row:
-        """The first row, in binary, within the connection's transaction. Raises psycopg's errors."""
+    def send(self, conn: psycopg.Connection[Any], parameters: Sequence[str | None]) -> None:
+        """Within the connection's transaction. Raises `psycopg.DataError` for NUL."""
         if any(value is not None and "\0" in value for value in parameters):
             raise psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
-        if not conn.autocommit and conn.pgconn.transaction_status == pq.TransactionStatus.IDLE:
-            conn.execute("SELECT")  # psycopg begins a transaction with its own first statement only
-        if conn not in self._prepared:
-            _check([conn.pgconn.prepare(self._name, self._statement)])
-            self._prepared.add(conn)
-        given: Any = [None if value is None else value.encode() for value in parameters]
-        result = conn.pgconn.exec_prepared(self._name, given, result_format=pq.Format.BINARY)
+        waiting = conn.__dict__.get("wait")
+        if not isinstance(waiting, _Waiting):
+            if not conn.autocommit and conn.pgconn.transaction_status == pq.TransactionStatus.IDLE:
+                conn.execute("SELECT")  # psycopg begins a transaction with its own first statement only
+            waiting = _Waiting(conn)
+            conn.wait = waiting  # type: ignore[method-assign, assignment]
+        waiting.calls.append((self, [None if value is None else value.encode() for value in parameters]))
+
+
+class _Waiting:
+    """In place of the `wait` of a connection, through which psycopg does all it does, while statements are to be sent."""
+
+    def __init__(self, conn: psycopg.Connection[Any]) -> None:
+        self._conn = conn
+        self.calls: list[tuple[Statement, list[bytes | None]]] = []
+
+    def __call__(self, following: PQGen[T], *args: Any, **named: Any) -> T:
+        del self._conn.wait  # from here on it is psycopg's own again
+        what = getattr(following, "__name__", "")
+        if what != "_rollback_gen":  # of which nothing would stay
+            following = self._before(following, is_commit=what == "_commit_gen")
+        return self._conn.wait(following, *args, **named)
+
+    def _before(self, following: PQGen[T], *, is_commit: bool) -> PQGen[T]:
+        pg = self._conn.pgconn
+        pg.enter_pipeline_mode()
         try:
-            _check([result])
+            prepared = self._send(is_commit)
+            yield from self._end(prepared)
+        finally:
+            with contextlib.suppress(psycopg.Error):  # it is broken, and that is being raised
+                pg.exit_pipeline_mode()
+        if is_commit:
+            following.close()
+            return None  # type: ignore[return-value] # as a COMMIT does
+        return (yield from following)
+
+    def _send(self, is_commit: bool) -> list[Statement | None]:
+        """For each result that will come, the statement that is prepared by then."""
+        pg = self._conn.pgconn
+        prepared: list[Statement | None] = []
+        for statement, parameters in self.calls:
+            if self._conn not in statement.prepared and statement not in prepared:
+                pg.send_prepare(statement.name, statement.text)
+                prepared.append(statement)
+            pg.send_query_prepared(statement.name, parameters)
+            prepared.append(None)
+        if is_commit:
+            pg.send_query_params(b"COMMIT", None)
+            prepared.append(None)
+        pg.pipeline_sync()
+        return prepared
+
+    def _end(self, prepared: list[Statement | None]) -> PQGen[None]:
+        pg = self._conn.pgconn
+        results: list[pq.abc.PGresult] = []
+        while pg.flush():
+            if (yield Wait.RW) & Ready.R:
+                pg.consume_input()
+        while not results or results[-1].status != pq.ExecStatus.PIPELINE_SYNC:
+            while pg.is_busy():
+                yield Wait.R
+                pg.consume_input()
+            if (result := pg.get_result()) is not None:
+                results.append(result)
+        for statement, result in zip(prepared, results, strict=False):  # there is one for the end as well
+            if statement is not None and result.status in _GOOD:
+                statement.prepared.add(self._conn)
+        try:
+            _check(results)
         except psycopg.errors.InvalidSqlStatementName:  # somebody said DEALLOCATE: the next transaction has it again
-            self._prepared.discard(conn)
+            for statement, _ in self.calls:
+                statement.prepared.discard(self._conn)
             raise
-        return [result.get_value(0, column) for column in range(result.nfields)]
 
 
 class _Exchange:

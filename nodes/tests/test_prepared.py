@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from django.db import connection, transaction
+from django.db import DatabaseError, DataError, OperationalError, ProgrammingError, connection, transaction
 
 from hyprbox.lib import db
 from hyprbox.lib.prepared import Prepared, Statement
@@ -67,48 +68,136 @@ def test_a_connection_that_is_ended_is_an_operational_error() -> None:
     run(work)
 
 
-def test_a_statement_works_on_djangos_connections_and_in_their_transactions() -> None:
-    statement = Statement("first", "SELECT $1::int4, NULL, $2::text")
-    for number in range(3):
-        with transaction.atomic():
-            found = statement.first_row(connection.connection, (str(number), "ä"))
-        assert found == [number.to_bytes(4, "big"), None, "ä".encode()]
-    connection.close()
-    with transaction.atomic():  # another connection has it as well
-        assert statement.first_row(connection.connection, ("7", ""))[0] == b"\0\0\0\7"
+NOTE = Statement("note", "INSERT INTO scratch (name, share) VALUES ($2, 100 / $1::int)")
 
 
-def test_a_statement_that_is_a_transactions_first_is_rolled_back_with_it() -> None:
-    change = Statement("change", "INSERT INTO scratch SELECT $1::text RETURNING name")
+@pytest.fixture
+def note() -> Iterator[Statement]:
+    """Writes a name beside what 100 is divided by a number."""
     with connection.cursor() as cursor:
-        cursor.execute("CREATE TEMPORARY TABLE scratch (name text)")
-    with pytest.raises(ZeroDivisionError), transaction.atomic():
-        change.first_row(connection.connection, ("x",))
-        raise ZeroDivisionError
+        cursor.execute("CREATE TABLE scratch (place serial, name text, share int)")
+    yield NOTE
     with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM scratch")
-        assert cursor.fetchone() == (0,)
         cursor.execute("DROP TABLE scratch")
 
 
-def test_a_statements_errors_are_psycopgs_and_it_goes_on() -> None:
-    statement = Statement("divide", "SELECT 1 / $1::int4, $2::text")
-    with pytest.raises(psycopg.errors.DivisionByZero), transaction.atomic():
-        statement.first_row(connection.connection, ("0", None))
+def noted() -> list[tuple[str | None, int]]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT name, share FROM scratch ORDER BY place")
+        return cursor.fetchall()
+
+
+def test_statements_that_are_sent_are_there_for_what_comes_next_and_after_the_commit(note: Statement) -> None:
+    with transaction.atomic():
+        note.send(connection.connection, ("1", "ä"))
+        note.send(connection.connection, ("2", None))
+        assert noted() == [("ä", 100), (None, 50)]
+        note.send(connection.connection, ("4", "x" * 2_000_000))  # more than a socket takes at once
+    assert noted() == [("ä", 100), (None, 50), ("x" * 2_000_000, 25)]
+    connection.close()
+    with transaction.atomic():  # another connection has it as well
+        connection.ensure_connection()
+        note.send(connection.connection, ("5", ""))
+    assert noted()[3:] == [("", 20)]
+
+
+def test_what_is_sent_last_and_the_commit_are_one_exchange(note: Statement, tmp_path: Path) -> None:
+    with transaction.atomic():
+        note.send(connection.connection, ("1", "prepares it"))
+    wire = tmp_path / "wire"
+    with wire.open("w") as file, transaction.atomic():
+        noted()
+        connection.connection.pgconn.trace(file.fileno())
+        note.send(connection.connection, ("2", "last"))
+        transaction.on_commit(lambda: connection.connection.pgconn.untrace())
+    said = [line.split("\t")[1:4:2] for line in wire.read_text().splitlines()]
+    assert [name for sender, name in said if sender == "F"] == [
+        "Bind",
+        "Describe",
+        "Execute",
+        "Parse",
+        "Bind",
+        "Describe",
+        "Execute",
+        "Sync",
+    ]
+    assert noted()[1:] == [("last", 50)]
+
+
+def test_what_is_rolled_back_is_not_even_sent(note: Statement) -> None:
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        note.send(connection.connection, ("1", "gone"))
+        raise ZeroDivisionError
+    with transaction.atomic():
+        note.send(connection.connection, ("1", "kept"))
+    assert noted() == [("kept", 100)]
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT place FROM scratch")
+        assert cursor.fetchone() == (1,)
+
+
+def test_a_savepoint_takes_back_what_was_sent_since(note: Statement) -> None:
+    with transaction.atomic():
+        note.send(connection.connection, ("1", "before"))
+        with pytest.raises(ZeroDivisionError), transaction.atomic():
+            note.send(connection.connection, ("2", "within"))
+            raise ZeroDivisionError
+        with pytest.raises(DataError), transaction.atomic():
+            note.send(connection.connection, ("0", "wrong"))
+        note.send(connection.connection, ("4", "after"))
+    assert noted() == [("before", 100), ("after", 25)]
+
+
+@pytest.mark.parametrize("more", [0, 1, 2])
+def test_the_commit_after_a_statement_that_fails_commits_nothing(note: Statement, more: int) -> None:
+    with pytest.raises(DataError, match="division by zero"), transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("INSERT INTO scratch (name) VALUES ('the act')")
+        note.send(connection.connection, ("0", "first"))
+        for _ in range(more):
+            note.send(connection.connection, ("1", "more"))
+    with transaction.atomic():
+        assert noted() == []
+        note.send(connection.connection, ("1", "goes on"))
+    assert noted() == [("goes on", 100)]
+
+
+def test_the_statement_after_one_that_fails_raises_its_error(note: Statement) -> None:
+    with pytest.raises(DataError, match="division by zero"), transaction.atomic():
+        note.send(connection.connection, ("0", ""))
+        noted()
+        pytest.fail("it went on")
+    assert noted() == []
+
+
+def test_a_connection_that_is_lost_before_the_commit_raises(note: Statement) -> None:
+    with (
+        psycopg.connect(**db.connection_params(), autocommit=True) as other,
+        pytest.raises(OperationalError),
+        transaction.atomic(),
+    ):
+        noted()
+        note.send(connection.connection, ("1", "lost"))
+        other.execute("SELECT pg_terminate_backend(%s)", [connection.connection.info.backend_pid])
+    connection.close()
+    assert noted() == []
+
+
+def test_nul_and_what_is_no_sql_are_told(note: Statement) -> None:
     with pytest.raises(psycopg.DataError, match="NUL"), transaction.atomic():
-        statement.first_row(connection.connection, ("1", "a\0b"))
-    with transaction.atomic():
-        assert statement.first_row(connection.connection, ("1", None)) == [b"\0\0\0\1", None]
-    with pytest.raises(psycopg.errors.SyntaxError), transaction.atomic():
-        Statement("bad", "SELEKT 1").first_row(connection.connection, ())
+        note.send(connection.connection, ("1", "a\0b"))
+    for _ in range(2):
+        with pytest.raises(ProgrammingError, match="SELEKT"), transaction.atomic():
+            Statement("bad", "SELEKT 1").send(connection.connection, ())
+    assert noted() == []
 
 
-def test_a_statement_that_the_connection_forgot_is_prepared_again() -> None:
-    statement = Statement("forgot", "SELECT $1::text")
+def test_a_statement_that_the_connection_forgot_is_prepared_again(note: Statement) -> None:
     with transaction.atomic(), connection.cursor() as cursor:
-        statement.first_row(connection.connection, ("x",))
-        cursor.execute("DEALLOCATE forgot")
-    with pytest.raises(psycopg.errors.InvalidSqlStatementName), transaction.atomic():
-        statement.first_row(connection.connection, ("x",))
+        note.send(connection.connection, ("1", "x"))
+        cursor.execute("DEALLOCATE note")
+    with pytest.raises(DatabaseError, match="does not exist"), transaction.atomic():
+        note.send(connection.connection, ("2", "x"))
     with transaction.atomic():
-        assert statement.first_row(connection.connection, ("x",)) == [b"x"]
+        note.send(connection.connection, ("4", "x"))
+    assert noted() == [("x", 100), ("x", 25)]
