@@ -12,6 +12,9 @@ from typing import Any, cast
 import structlog
 from django.core.asgi import get_asgi_application
 
+from hyprbox.lib import logs
+
+logs.take_over_tracebacks()
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "hyprbox.settings")
 _django: Any = get_asgi_application()
 

@@ -363,10 +363,16 @@ LOGGING = {
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "json"}},
     "root": {"handlers": ["console"], "level": HYPRBOX_LOG_LEVEL},
     "loggers": {
+        # Django and uvicorn give these handlers of their own, which hide nothing: all goes through the one above.
+        **{name: {"handlers": [], "propagate": True} for name in ("django", "django.server")},
+        **{
+            name: {"handlers": [], "propagate": True, "level": HYPRBOX_LOG_LEVEL}
+            for name in ("uvicorn", "uvicorn.error")
+        },
         "django.request": {"level": "ERROR"},
         "django.security.DisallowedHost": {"level": "CRITICAL"},
         "psycopg.pool": {"level": "ERROR"},
         "procrastinate": {"level": "WARNING"},
-        "uvicorn.access": {"level": "WARNING"},
+        "uvicorn.access": {"handlers": [], "propagate": True, "level": "WARNING"},
     },
 }

@@ -1,15 +1,23 @@
-"""What never reaches a log line: tokens, passwords, cookies, links that work once, user information in addresses."""
+"""What never reaches a log line: tokens, passwords, cookies, links that work once, user information in addresses.
+
+The agent has the same patterns in `agent/hiding.py`; a test compares them.
+"""
 
 from __future__ import annotations
 
+import logging
 import re
+import sys
+import threading
+import traceback
 from collections.abc import Mapping, MutableMapping
+from types import TracebackType
 from typing import Any
 
 _SECRETS = re.compile(
     r"hb(?:nt|ak)_[A-Za-z0-9_-]+"
     r"|eyJ[A-Za-z0-9_-]{8,400}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"
-    r"|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
+    r"|(?<=://)(?:[^/\s:@]+:[^/\s@]*|[^/\s:@?#]+)(?=@)"
     r"|(?<=/reset/)[A-Za-z0-9_:=%-]{20,}|(?<=/invitation/)[A-Za-z0-9_:=%-]{20,}"
 )
 # A header goes on to the end of its line: of several cookies, none is shown.
@@ -50,3 +58,40 @@ def _scrubbed(name: str, value: Any, depth: int) -> Any:
     if depth < _DEEPEST and isinstance(value, list | tuple | set | frozenset):
         return [_scrubbed("", inner, depth + 1) for inner in value]
     return scrub(repr(value))
+
+
+def take_over_tracebacks() -> None:
+    """For a process that serves: what nobody caught goes into the log as well, instead of past it on standard error.
+
+    Whoever has set hooks of their own keeps them.
+    """
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = _uncaught
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = _uncaught_in_thread
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _unraisable
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+    else:
+        _tell("process.failed", error)
+
+
+def _uncaught_in_thread(args: threading.ExceptHookArgs) -> None:
+    if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):
+        _tell("thread.failed", args.exc_value)
+
+
+def _unraisable(args: sys.UnraisableHookArgs) -> None:
+    if args.exc_value is not None:
+        _tell("error.ignored", args.exc_value)
+
+
+def _tell(event: str, error: BaseException) -> None:
+    if logging.getLogger().handlers:
+        logging.getLogger(__name__).critical(event, exc_info=error)
+    elif sys.stderr is not None:  # the settings are not loaded yet, or that is what failed
+        sys.stderr.write(scrub("".join(traceback.format_exception(error))))

@@ -14,35 +14,34 @@ from hyprbox.lib.logs import HIDDEN, redact, scrub
 TOKEN = "hbnt_abcdefgh" + "x" * 43
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
 LINK = "WyJzZWNyZXQiLCJhQGIuY2QiXQ:1wHx2y:abcdefghijklmnopqrstuvwxyz0"
+HIDDEN_TEXTS = [
+    (f"agent showed {TOKEN}, twice", TOKEN),
+    ("hbak_abcdefgh" + "y" * 43, "hbak_"),
+    (f"Authorization: Bearer {JWT}", JWT),
+    (f"got {JWT}.", JWT),
+    ("Authorization: Basic b3R0bzpzZWNyZXQ=", "b3R0bzp"),
+    ("Cookie: hb_csrf=aaaa; hb_session=bbbb; hb_token=cccc", "bbbb"),
+    ("set-cookie: hb_session=bbbb; Path=/", "bbbb"),
+    ("password=hunter2&next=/", "hunter2"),
+    ('{"password": "correct horse battery", "x": 1}', "horse"),
+    ("{'new_password': 'correct horse battery'}", "horse"),
+    ("otp=123456 from 10.0.0.1", "123456"),
+    ("postgresql://hyprbox:hunter2@db/hyprbox is away", "hunter2"),
+    ("https://ghp_hunter2@git.example/repo: 403", "ghp_"),
+    (f"GET /reset/{LINK}/ failed", LINK),
+    (f"http://127.0.0.1:8000/invitation/{LINK}/", LINK),
+]
+SHOWN_TEXTS = ["job 7f3 on web-1 ended", "GET /reset/ 200", "at 12:30:11 UTC", "user:ada@example.com", "token.revoked"]
+SHOWN_TEXTS += ["https://hyprbox.example/people?q=ada@example.com"]
 
 
-@pytest.mark.parametrize(
-    ("text", "secret"),
-    [
-        (f"agent showed {TOKEN}, twice", TOKEN),
-        ("hbak_abcdefgh" + "y" * 43, "hbak_"),
-        (f"Authorization: Bearer {JWT}", JWT),
-        (f"got {JWT}.", JWT),
-        ("Authorization: Basic b3R0bzpzZWNyZXQ=", "b3R0bzp"),
-        ("Cookie: hb_csrf=aaaa; hb_session=bbbb; hb_token=cccc", "bbbb"),
-        ("set-cookie: hb_session=bbbb; Path=/", "bbbb"),
-        ("password=hunter2&next=/", "hunter2"),
-        ('{"password": "correct horse battery", "x": 1}', "horse"),
-        ("{'new_password': 'correct horse battery'}", "horse"),
-        ("otp=123456 from 10.0.0.1", "123456"),
-        ("postgresql://hyprbox:hunter2@db/hyprbox is away", "hunter2"),
-        (f"GET /reset/{LINK}/ failed", LINK),
-        (f"http://127.0.0.1:8000/invitation/{LINK}/", LINK),
-    ],
-)
+@pytest.mark.parametrize(("text", "secret"), HIDDEN_TEXTS)
 def test_a_text_is_scrubbed(text: str, secret: str) -> None:
     assert secret not in scrub(text)
     assert HIDDEN in scrub(text)
 
 
-@pytest.mark.parametrize(
-    "text", ["job 7f3 on web-1 ended", "GET /reset/ 200", "at 12:30:11 UTC", "user:ada@example.com", "token.revoked"]
-)
+@pytest.mark.parametrize("text", SHOWN_TEXTS)
 def test_everything_else_stays(text: str) -> None:
     assert scrub(text) == text
 
