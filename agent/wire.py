@@ -79,19 +79,23 @@ def strict_base64(text: Any) -> bytes:
         raise Malformed("not valid base64") from error
 
 
-def parse_offer(data: Any) -> Offer:
-    """Raises `Malformed`."""
+def parse_claim(data: Any) -> tuple[str, str]:
+    """The job's id and the claim's: with these one can answer, whatever the rest of an offer is. Raises `Malformed`."""
     if not isinstance(data, dict):
         raise Malformed("the job is not an object")
     for key in ("id", "claim_id"):
-        if not isinstance(data.get(key), str) or not _UUID.fullmatch(data[key]):
+        if not is_job_id(data.get(key)):
             raise Malformed(f"{key} is not a UUID")
+    return data["id"], data["claim_id"]
+
+
+def parse_offer(data: Any) -> Offer:
+    """Raises `Malformed`."""
+    job_id, claim_id = parse_claim(data)
     key_id = data.get("key_id")
     if not isinstance(key_id, str):
         raise Malformed("key_id is missing")
-    return Offer(
-        data["id"], data["claim_id"], strict_base64(data.get("payload")), strict_base64(data.get("signature")), key_id
-    )
+    return Offer(job_id, claim_id, strict_base64(data.get("payload")), strict_base64(data.get("signature")), key_id)
 
 
 def parse_payload(raw: bytes) -> Payload:

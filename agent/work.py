@@ -21,7 +21,7 @@ from agent.journal import JobFolder, Journal
 from agent.keys import KeyRing, KeysUntrusted, Refused
 from agent.log import Log
 from agent.state import StateDir
-from agent.wire import Malformed, Offer, Payload, is_job_id, nothing_ran, parse_offer
+from agent.wire import Malformed, Offer, Payload, is_job_id, nothing_ran, parse_claim, parse_offer
 
 WAIT_SECONDS = 25
 KEYS_FRESH_SECONDS = 60.0
@@ -125,37 +125,46 @@ class Work:
     def _take(self, data: Any, request_id: str) -> None:
         """Check a job that was handed out; journal it before anything is said about it."""
         try:
-            offer = parse_offer(data)
-        except Malformed as error:
+            job_id, claim_id = parse_claim(data)
+        except Malformed as error:  # nothing that one could answer
             self.log.error("job.malformed", error=str(error))
             return
-        if offer.job_id in self._deliveries:
+        if job_id in self._deliveries:
             # On its way already, or under a claim that is about to end: then it is handed out once more.
-            self.log.info("job.under_way", job=offer.job_id)
+            self.log.info("job.under_way", job=job_id)
             return
-        folder = self.journal.folder(offer.job_id)
+        folder = self.journal.folder(job_id)
         if folder.may_have_run or folder.has("result"):
-            self.log.warning("job.seen_before", job=offer.job_id)
-            self._answer_seen(folder, offer)
+            self.log.warning("job.seen_before", job=job_id)
+            self._answer_seen(folder, job_id, claim_id)
             return
         crash_point("CP05")
-        refusal, secrets = self._judge(offer)
+        refusal, secrets = self._judge_data(job_id, data)
         folder.create()
         folder.reserve()
         folder.write(
             "intent",
             {
-                "claim_id": offer.claim_id,
+                "claim_id": claim_id,
                 "request_id": request_id,
-                "payload": data["payload"],
-                "signature": data["signature"],
-                "key_id": offer.key_id,
+                "payload": data.get("payload"),
+                "signature": data.get("signature"),
+                "key_id": data.get("key_id"),
                 "at": time.time(),
             },
         )
         if refusal:
             folder.write("result", nothing_ran(refusal))
         self._deliver(folder, secrets)
+
+    def _judge_data(self, job_id: str, data: Any) -> tuple[str, dict[str, str]]:
+        """The same for what was handed out: what is no offer is refused as a bad signature is, for nobody signed that."""
+        try:
+            offer = parse_offer(data)
+        except Malformed as error:
+            self.log.error("job.refused", job=job_id, reason="signature_invalid", why=str(error))
+            return "signature_invalid", {}
+        return self._judge(offer)
 
     def _judge(self, offer: Offer) -> tuple[str, dict[str, str]]:
         """Why this job is refused (empty: it may run), and the secrets it needs."""
@@ -184,20 +193,18 @@ class Work:
     def _check(self, offer: Offer) -> Payload:
         return self.keys.check(offer, node_id=self.settings.node_id, clock_offset=self.heart.clock_offset)
 
-    def _answer_seen(self, folder: JobFolder, offer: Offer) -> None:
+    def _answer_seen(self, folder: JobFolder, job_id: str, claim_id: str) -> None:
         """What was executed is never executed again, whatever the server says; its own claim hears how it ended."""
         known = folder.read("intent")
-        if known is not None and known["claim_id"] == offer.claim_id:
+        if known is not None and known["claim_id"] == claim_id:
             self._deliver(folder)
             return
         client = Client(self.settings)
         try:
-            body = {"claim_id": offer.claim_id, **nothing_ran("signature_invalid")}
-            client.post(f"/api/jobs/{offer.job_id}/complete", body)
-        except CallFailed as error:
-            self.log.warning(
-                "job.refusal_failed", job=offer.job_id, error=str(error)
-            )  # handed out again, refused again
+            body = {"claim_id": claim_id, **nothing_ran("signature_invalid")}
+            client.post(f"/api/jobs/{job_id}/complete", body)
+        except CallFailed as error:  # handed out again, refused again
+            self.log.warning("job.refusal_failed", job=job_id, error=str(error))
         finally:
             client.close()
 
@@ -261,13 +268,7 @@ class Work:
 
     def _judge_again(self, folder: JobFolder) -> tuple[str, dict[str, str]]:
         """After a restart between intent and run: all of it is checked anew, and the secrets are resolved anew."""
-        intent = folder.read("intent") or {}
-        try:
-            offer = parse_offer({"id": folder.job_id, **intent})
-        except Malformed as error:
-            self.log.error("job.malformed", job=folder.job_id, error=str(error))
-            return "agent_error", {}
-        return self._judge(offer)
+        return self._judge_data(folder.job_id, {"id": folder.job_id, **(folder.read("intent") or {})})
 
     def _run_delivery(self, delivery: Delivery, new: Callable[[], Delivery]) -> None:
         """Until it is delivered or we stop. A full disk or whatever else breaks it: it is taken up again."""

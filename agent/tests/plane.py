@@ -121,6 +121,7 @@ class Job:
     queued_at: float = 0.0
     phases_seen: list[str] = field(default_factory=list)
     output_calls: int = 0
+    offer_over: dict[str, Any] = field(default_factory=dict)  # what its offer says instead of what it should
 
     @property
     def is_over(self) -> bool:
@@ -352,6 +353,7 @@ class Plane:
             "signature": job.signature,
             "key_id": job.key_id,
             "lease_seconds": self.claim_lease,
+            **job.offer_over,
         }
 
     def _own(self, job_id: str, claim_id: str) -> Job:

@@ -9,6 +9,9 @@ from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+import pytest
+
+from agent.journal import Journal
 from agent.tests.plane import Job, Plane, Signer, encode, iso, key_set, make_payload, render
 
 Case = Callable[[Plane, str], Job]
@@ -153,6 +156,51 @@ def test_forty_forgeries_are_refused_and_reported(plane, agent_process, tmp_path
     # The simulator can also tell the truth: what was refused was refused for its fault.
     assert plane.finished(plane.queue_payload(good(plane, str(ran)))).status == "SUCCEEDED"
     assert ran.read_text() == "RAN\n"
+
+
+# What is no base64, no text or not there: in an offer's three parts that have to be text.
+NO_OFFERS: dict[str, dict[str, Any]] = {
+    f"{name} is {value!r}": {name: value}
+    for name in ("signature", "payload", "key_id")
+    for value in ("!!! no base64 !!!", "YWJj\nZGVm", "YQ", "ä", None, 7, ["YWJj"], {"text": "YWJj"}, True)
+}
+
+
+def test_what_is_no_offer_is_refused_and_reported_as_well(plane, agent_process, tmp_path):
+    ran = tmp_path / "ran"
+    agent_process.start()
+    plane.wait(lambda: plane.heartbeats)
+    reasons = {}
+    for name, over in NO_OFFERS.items():
+        job = changed(lambda job, _, over=over: job.offer_over.update(over))(plane, str(ran))
+        reasons[name] = refusal(plane, job)
+        completed = [call for call in plane.calls if call == ("complete", 200)]
+        assert len(completed) == len(reasons), "one refusal is enough"
+    assert len(reasons) == 27 and set(reasons.values()) == {"signature_invalid"}
+    assert not ran.exists()
+    assert plane.finished(plane.queue_payload(good(plane, str(ran)))).status == "SUCCEEDED"
+
+
+@pytest.mark.parametrize("over", [{"id": "../../x"}, {"id": None}, {"claim_id": "x"}, {"claim_id": None}])
+def test_what_cannot_be_answered_is_let_alone(plane, agent_process, tmp_path, over):
+    """The claim ends by itself; the next offer of the same job is judged as if there had been none."""
+    plane.claim_lease = 1.0
+    job = changed(lambda job, _: job.offer_over.update(over))(plane, str(tmp_path / "ran"))
+    agent_process.start()
+    plane.wait(lambda: "job.malformed" in agent_process.log)
+    job.offer_over.clear()
+    assert plane.finished(job).status == "SUCCEEDED"
+
+
+def test_an_agent_that_dies_over_it_refuses_it_with_its_next_life(plane, agent_process, tmp_path):
+    """Between the record of the claim and the one of the refusal."""
+    job = changed(lambda job, _: job.offer_over.update(signature="!"))(plane, str(tmp_path / "ran"))
+    offer = plane._claim("11111111-2222-4333-8444-555555555555")
+    folder = Journal(agent_process.state_dir).folder(job.id)
+    folder.create()
+    folder.write("intent", {name: offer[name] for name in ("claim_id", "payload", "signature", "key_id")})
+    agent_process.start()
+    assert refusal(plane, job) == "signature_invalid"
 
 
 def test_what_ran_is_not_run_again_as_a_replay_or_under_its_name(plane, agent_process, tmp_path):
