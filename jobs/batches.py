@@ -1,7 +1,8 @@
 """Several jobs as one act: queued all or nothing, in waves with a rule for when to stop, and what is done with the rest.
 
 The jobs of later waves are QUEUED and held: signed and visible, but no agent is handed one before its wave is released.
-Whoever sees a job end calls `advance`; the worker does so every few seconds for what nobody saw.
+Whoever sees a job end calls `advance`; the worker does so every few seconds for what nobody saw. A wave needs the rights of
+the one who queued the batch at the moment it is released: without them the batch stops.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from django.db import transaction
 from django.db.models import Count, Q
 from django.db.models.functions import Now
 
+from accounts.selectors import actor_for, find_active
 from audit import services as audit
 from audit.actions import Action
-from hyprbox.lib.actors import Actor, Capability, require, require_fresh
+from hyprbox.lib.actors import Actor, Capability, Kind, require, require_fresh
 from hyprbox.lib.errors import InvalidInput
 from hyprbox.lib.rowmac import RowTampered, subject_of
 from jobs import selectors, services
@@ -154,6 +156,7 @@ def queue_matching(
             preset=order.preset,
             preset_title=checked.preset.title,
             created_by=by.name,
+            author_id=by.id if by.kind is Kind.USER else None,
             wave_size=wave_size,
             stop_after_failures=pace.stop_after_failures,
             stop_over_percent=percent,
@@ -218,8 +221,11 @@ def _wave_size(pace: Pace, count: int, mode: str) -> tuple[int | None, int | Non
     return size, STOP_OVER_PERCENT if is_large or (size and pace.stop_after_failures is None) else None
 
 
-def advance(batch_id: uuid.UUID | None) -> None:
-    """A job of the batch has ended: release the next wave, or stop when too many failed."""
+def advance(batch_id: uuid.UUID | None, *, look_at_author: bool = False) -> None:
+    """A job of the batch has ended: release the next wave, or stop when too many failed or its author may not any more.
+
+    With `look_at_author` it stops for the latter at once, also while a wave runs.
+    """
     if batch_id is None or not Batch.objects.filter(pk=batch_id, next_wave__isnull=False).exists():
         return
     with transaction.atomic():
@@ -227,6 +233,8 @@ def advance(batch_id: uuid.UUID | None) -> None:
         while batch.next_wave is not None and batch.stopped_at is None:
             released = _counts(Job.objects.filter(batch=batch, held=False))
             why = _why_stop(batch, released)
+            if not why and (look_at_author or not released["open"]):
+                why = _why_not_as_author(batch)
             if why:
                 _stop(batch, why)
             elif released["open"]:
@@ -236,10 +244,10 @@ def advance(batch_id: uuid.UUID | None) -> None:
 
 
 def advance_all() -> int:
-    """For the worker: every batch that has waves to come."""
+    """For the worker: every batch that has waves to come, and whether the one who queued it still may run jobs."""
     waiting = list(Batch.objects.filter(next_wave__isnull=False).values_list("pk", flat=True)[:200])
     for batch_id in waiting:
-        advance(batch_id)
+        advance(batch_id, look_at_author=True)
     return len(waiting)
 
 
@@ -259,6 +267,18 @@ def _why_stop(batch: Batch, released: dict[str, int]) -> str:
     percent = batch.stop_over_percent
     if percent is not None and not released["open"] and failed * 100 > percent * ended:
         return f"{failed} of {ended} failed, more than {percent} %."
+    return ""
+
+
+def _why_not_as_author(batch: Batch) -> str:
+    """A sentence when the one who queued it was disabled or removed, or may not run jobs any more; or nothing."""
+    if batch.author_id is None:
+        return ""
+    author = find_active(str(batch.author_id))
+    if author is None:
+        return f"{batch.created_by}, who queued it, has no active account any more."
+    if not actor_for(author).can(Capability.RUN_JOBS):
+        return f"{batch.created_by}, who queued it, may not run jobs any more."
     return ""
 
 

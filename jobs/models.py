@@ -48,13 +48,15 @@ class Batch(models.Model):
     """Several jobs that were queued as one act, all at once or in waves.
 
     `next_wave` is the wave to be released next; None when there is none. `stop_over_percent` is the usual rule for when
-    to stop, `stop_after_failures` somebody's own; both hold where both are set.
+    to stop, `stop_after_failures` somebody's own; both hold where both are set. `author_id` is the person's whose rights its
+    waves need; None where a command of the host queued it.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     preset = models.CharField(max_length=63)
     preset_title = models.CharField(max_length=200, blank=True, default="")
     created_by = models.CharField(max_length=254)
+    author_id = models.UUIDField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     wave_size = models.PositiveIntegerField(null=True, blank=True)
     stop_after_failures = models.PositiveIntegerField(null=True, blank=True)

@@ -11,6 +11,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
+from accounts import people as people_verbs
 from accounts.models import User
 from audit.models import Event
 from hyprbox.fragments import source
@@ -115,6 +116,73 @@ def test_many_nodes_are_never_changed_all_at_once_and_a_tenth_of_failures_stops_
     batch.refresh_from_db()
     assert batch.stopped_because == "2 of 18 failed, more than 10 %."
     assert batches.counts(by=factories.SYSTEM, batch=batch)["CANCELLED"] == 42
+
+
+def in_waves(author: User, count: int = 6) -> tuple[Batch, list[Node]]:
+    nodes = fleet(count)
+    batch, _, _ = batches.queue(
+        by=factories.as_actor(author),
+        order=REPORT,
+        node_ids=[node.node_id for node in nodes],
+        pace=Pace(wave_size=2, stop_after_failures=6),
+    )
+    return batch, nodes
+
+
+LOST = {
+    "disabled": (lambda by, user: people_verbs.change_user(by=by, user_id=user.pk, is_active=False), "active account"),
+    "removed": (lambda by, user: people_verbs.remove_user(by=by, user_id=user.pk), "active account"),
+    "a viewer": (lambda by, user: people_verbs.change_user(by=by, user_id=user.pk, role="viewer"), "may not run jobs"),
+}
+
+
+@pytest.mark.parametrize("how", LOST)
+def test_no_wave_follows_whose_author_may_not_run_jobs_any_more(api: Any, client: Client, how: str) -> None:
+    author, admin = factories.make_user("otto", "operator"), factories.make_user("ada", "admin")
+    batch, nodes = in_waves(author)
+    lose, word = LOST[how]
+    lose(factories.as_actor(admin), author)
+    end(batch, 0)
+    batch.refresh_from_db()
+    assert batch.stopped_because.startswith("otto@example.com, who queued it, ") and word in batch.stopped_because
+    assert claims(nodes) == [] and not Job.objects.filter(held=True, status=Status.QUEUED).exists()
+    entry = Event.objects.get(action="batch.stopped")
+    assert (entry.actor_name, entry.detail["cancelled"], entry.detail["why"]) == ("waves", 4, batch.stopped_because)
+    told = api.by(admin).get(f"/api/jobs/batches/{batch.pk}").json()
+    assert (told["stopped_because"], told["counts"]["CANCELLED"]) == (batch.stopped_because, 4)
+    client.post("/login/", {"email": admin.email, "password": factories.PASSWORD})
+    assert batch.stopped_because in client.get(f"/jobs/batches/{batch.pk}/").content.decode()
+
+
+@pytest.mark.parametrize("how", LOST)
+def test_the_worker_stops_it_while_a_wave_is_still_running(how: str) -> None:
+    author, admin = factories.make_user("otto", "operator"), factories.make_user("ada", "admin")
+    batch, nodes = in_waves(author)
+    other, _, _ = batches.queue(
+        by=factories.as_actor(admin), order=REPORT, node_ids=[n.node_id for n in nodes], pace=Pace(wave_size=3)
+    )
+    assert batches.advance_all() == 2
+    batch.refresh_from_db()
+    assert (states(batch), batch.stopped_at) == (["running", "waiting", "waiting"], None)
+    LOST[how][0](factories.as_actor(admin), author)
+    batches.advance_all()
+    batch.refresh_from_db()
+    assert LOST[how][1] in batch.stopped_because
+    assert batches.counts(by=factories.SYSTEM, batch=batch)["QUEUED"] == 2  # of the wave that was released before
+    assert states(other) == ["running", "waiting"]
+    batches.advance_all()
+    assert Event.objects.filter(action="batch.stopped").count() == 1
+
+
+def test_an_author_who_may_goes_on_under_another_role_and_name() -> None:
+    author, admin = factories.make_user("otto", "operator"), factories.make_user("ada", "admin")
+    batch, _ = in_waves(author)
+    people_verbs.change_user(by=factories.as_actor(admin), user_id=author.pk, role="admin")
+    author.refresh_from_db()
+    factories.leave(author, email="otto@example.org")
+    batches.advance_all()
+    end(batch, 0)
+    assert states(batch) == ["done", "running", "waiting"]
 
 
 def test_a_check_of_many_nodes_needs_no_waves() -> None:
