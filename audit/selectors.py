@@ -89,8 +89,12 @@ def last_fork(*, since: datetime | None = None) -> Fork | None:
     return Fork(event.at, event.actor_name, event.detail["kept"]["n"], event.detail["log_has"])
 
 
-def count_forks() -> int:
-    return Event.objects.filter(action=Action.AUDIT_FORKED).count()
+def newest(action: Action) -> Event | None:
+    return Event.objects.filter(action=action).order_by("-id").first()
+
+
+def count(action: Action) -> int:
+    return Event.objects.filter(action=action).count()
 
 
 def list_events(

@@ -15,6 +15,7 @@ from django.views.decorators.http import require_safe
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
 from audit import selectors as audit
+from audit.actions import Action
 from hyprbox.lib import live, mackey, signing
 from hyprbox.lib.errors import NotFound
 from jobs import deadlines
@@ -133,11 +134,26 @@ def metrics(request: HttpRequest) -> HttpResponse:
     )
     _gauge(registry, "hyprbox_jobs_contact_lost", "Running jobs whose agent is silent.", gauges.contact_lost)
     _gauge(registry, "hyprbox_nodes_clone_suspected", "Nodes that are two machines, it seems.", nodes.count_clones())
-    _gauge(registry, "hyprbox_audit_forks", "Contradictions in the audit log that agents told of.", audit.count_forks())
+    forks, reused = audit.count(Action.AUDIT_FORKED), audit.count(Action.REFRESH_REUSED)
+    _gauge(registry, "hyprbox_audit_forks", "Contradictions in the audit log that agents told of.", forks)
+    _gauge(registry, "hyprbox_refresh_reused", "Logins that ended because an old token of theirs came again.", reused)
+    _last_look(registry)
     by_status = Gauge("hyprbox_nodes", "Nodes by effective status.", ["status"], registry=registry)
     for status, count in nodes.count_by_status().items():
         by_status.labels(status=str(status).lower()).set(count)
     return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+
+
+def _last_look(registry: CollectorRegistry) -> None:
+    """What the last look at all seals and signatures has found. Before the first one there is nothing to tell."""
+    look = audit.newest(Action.INTEGRITY_VERIFIED)
+    if look is None:
+        return
+    found = look.detail
+    _gauge(registry, "hyprbox_tampered_rows", "Rows that are not as HyprBox left them, at the last look.", found["bad"])
+    text = "Ended jobs whose key is not known any more, at the last look."
+    _gauge(registry, "hyprbox_unverifiable_jobs", text, found.get("unknown", 0))
+    _gauge(registry, "hyprbox_integrity_looked_at_seconds", "When that look was, in Unix time.", look.at.timestamp())
 
 
 def _gauge(registry: CollectorRegistry, name: str, text: str, value: float) -> None:

@@ -24,9 +24,13 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class Integrity:
-    """How many rows were checked, and `(table:id, what is wrong)` for each that is not as HyprBox left it."""
+    """How many rows were checked, and `(table:id, what is wrong)` for each that is not as HyprBox left it.
+
+    `unknown` is how many jobs ended that nobody can tell it of, since their key is gone.
+    """
 
     checked: int = 0
+    unknown: int = 0
     bad: list[tuple[str, str]] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -37,13 +41,15 @@ def verify(*, by: Actor) -> Integrity:
     began, found = time.perf_counter(), Integrity()
     for subject, why in _rows():
         found.checked += 1
-        if why:
+        if why == signatures.KEY_GONE:
+            found.unknown += 1
+        elif why:
             found.bad.append((subject, why))
             table, _, pk = subject.partition(":")
             log.error("row.tampered", table=table, pk=pk, why=why)
     found.seconds = time.perf_counter() - began
     named = {subject: why for subject, why in found.bad[:MOST_NAMED]}
-    detail = {"checked": found.checked, "bad": len(found.bad), "rows": named}
+    detail = {"checked": found.checked, "bad": len(found.bad), "unknown": found.unknown, "rows": named}
     with transaction.atomic():
         audit.record(Action.INTEGRITY_VERIFIED, by=by, target="integrity", detail=detail)
     return found

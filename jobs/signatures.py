@@ -25,10 +25,11 @@ _FIELDS = (
 # Until when a job waited is nothing that the next one takes over.
 _OF_A_RETRY = tuple(name for name in _FIELDS if name not in ("status", "expires_at"))
 _UNSIGNED = "its signature does not verify"
+KEY_GONE = "cannot be told: it is signed with a key that is not known any more"
 
 
 def check_all() -> Iterator[tuple[str, str]]:
-    """`(jobs_job:id, what is wrong or "")` for every job. Raises `SigningKeyUnusable`."""
+    """`(jobs_job:id, what is wrong or "")` for every job; `KEY_GONE` of one that ended. Raises `SigningKeyUnusable`."""
     signer, live = signing.signer(), signing.key_set().live
     for row in Job.objects.values(*_FIELDS).iterator(chunk_size=500):
         yield f"{Job._meta.db_table}:{row['id']}", _problem(row, signer, live)
@@ -49,8 +50,8 @@ def require_as_signed(job: Job) -> None:
 
 def _problem(row: dict[str, Any], signer: Signer, live: set[str]) -> str:
     if not signer.knows(row["key_id"]):
-        # Of a key that is gone: no agent takes it any more, and what has ended is history.
-        return "" if row["status"] in TERMINAL else "it is signed with another key"
+        # Of a key that is gone no agent takes a job any more, nor does one run again; what has ended is history.
+        return (_difference(row) or KEY_GONE) if row["status"] in TERMINAL else "it is signed with another key"
     if why := _mismatch(row, signer):
         return why
     if row["key_id"] not in live and row["status"] == Status.QUEUED:
@@ -62,6 +63,11 @@ def _mismatch(row: dict[str, Any], signer: Signer) -> str:
     """What of the row is not as it was signed, or ""."""
     if not signer.has_signed(row["key_id"], signing.JOB_CONTEXT, bytes(row["payload"]), row["signature"]):
         return _UNSIGNED
+    return _difference(row)
+
+
+def _difference(row: dict[str, Any]) -> str:
+    """What the row shows that its payload does not say, whoever signed that."""
     said, script = _said(row), bytes(row["script"])
     shown = {
         "job_id": str(row["id"]),

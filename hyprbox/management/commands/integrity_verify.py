@@ -16,7 +16,10 @@ from hyprbox.lib.signing import SigningKeyUnusable
 
 
 class Command(BaseCommand):
-    help = "Check every seal and every job's signature. Ends with 0 when all fit, 1 when some do not."
+    help = (
+        "Check every seal and every job's signature. Ends with 0 when all fit, 1 when some do not, 2 without a key to check"
+        " with. Jobs that ended and whose key is gone are counted by themselves: nothing runs from them any more."
+    )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--json", action="store_true", help="for programs")
@@ -28,9 +31,14 @@ class Command(BaseCommand):
             raise CommandError(str(error), returncode=2) from error
         if options["json"]:
             bad = [{"row": subject, "why": why} for subject, why in found.bad]
-            self.stdout.write(json.dumps({"checked": found.checked, "seconds": round(found.seconds, 3), "bad": bad}))
+            counts = {"checked": found.checked, "unknown": found.unknown, "seconds": round(found.seconds, 3)}
+            self.stdout.write(json.dumps({**counts, "bad": bad}))
         else:
             for subject, why in found.bad:
                 self.stdout.write(f"{subject}  {why}")
             self.stdout.write(f"{found.checked:,} rows checked, {len(found.bad)} not as HyprBox left them.")
+            if found.unknown:
+                self.stdout.write(
+                    f"Of {found.unknown:,} jobs that ended it cannot be told: their key is not known any more."
+                )
         sys.exit(1 if found.bad else 0)
