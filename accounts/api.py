@@ -11,9 +11,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts import factors, people, services
+from accounts import factors, people, services, tasks
 from accounts.authentication import COOKIE
-from accounts.errors import ForeignOrigin
+from accounts.errors import ForeignOrigin, RefreshTokenInvalid
 from accounts.models import User
 from accounts.step_up import mark
 from hyprbox.lib.api import StrictBooleanField, StrictSerializer, actor_of, parse
@@ -129,7 +129,13 @@ class Refresh(PublicView):
     def post(self, request: Request) -> Response:
         require_same_origin(request)
         given = parse(RefreshInput, request)
-        pair = services.refresh(token=given["refresh"], by=actor_of(request), user_agent=agent_of(request))
+        by = actor_of(request)
+        try:
+            pair = services.refresh(token=given["refresh"], by=by, user_agent=agent_of(request))
+        except RefreshTokenInvalid as error:
+            if error.ended_for is not None:
+                tasks.tell_refresh_reused.defer(user_id=str(error.ended_for), ip=by.ip)
+            raise
         response = Response({"access": pair.access, "refresh": pair.refresh})
         if COOKIE in request.COOKIES:
             _set_cookie(response, pair.access)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 from hyprbox.lib.errors import Conflict, Forbidden, InvalidInput, NotAuthenticated, NotFound, RateLimited
 
 
@@ -25,6 +27,8 @@ class TooManyAttempts(RateLimited):
 
 class RefreshTokenInvalid(NotAuthenticated):
     """This refresh token is not valid any more. Log in again."""
+
+    ended_for: uuid.UUID | None = None  # whose login ended over it; for the door, which tells them
 
 
 class EmailTaken(Conflict):

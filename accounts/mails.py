@@ -60,6 +60,17 @@ def send_password_changed(user: User) -> None:
     _send("Your password was changed", text, user.email)
 
 
+def send_refresh_reused(user: User, ip: str) -> None:
+    """`ip`: of who showed the old token, be that the thief or the one who was robbed."""
+    text = (
+        f"A program that is signed in to your account at {settings.HYPRBOX_PUBLIC_URL} showed a token, from {ip}, that had been "
+        "replaced before.\n\nEither two copies of the program use one login, or somebody has copied it. That login has ended, for "
+        "whoever had it.\n\nIf you do not know what it was, choose a new password, which ends all others as well: "
+        f"{settings.HYPRBOX_PUBLIC_URL}/reset/\n"
+    )
+    _send("A login of yours was used twice and has ended", text, user.email)
+
+
 def _send(subject: str, text: str, to: str) -> bool:
     try:
         send_mail(subject, text, None, [to])

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import structlog
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 from django.db import transaction
@@ -26,6 +27,8 @@ from hyprbox.lib.errors import NotAuthenticated
 
 GRACE = timedelta(seconds=10)
 MAX_PASSWORD = 1024
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +154,11 @@ def refresh(*, token: str, by: Actor, user_agent: str = "") -> jwt.Pair:
             ip=by.ip,
         )
         again = "" if swapped else _answer_again(family.pk, token, client)
-        if not swapped and not again:
-            _revoke_reused(family, by)
+        has_ended = not swapped and not again and _revoke_reused(family, by)
     if not swapped and not again:
-        raise RefreshTokenInvalid()
+        error = RefreshTokenInvalid()
+        error.ended_for = family.user_id if has_ended else None
+        raise error
     return jwt.Pair(jwt.access_token(family.user, family.pk), new if swapped else again)
 
 
@@ -167,11 +171,15 @@ def _answer_again(family_id: uuid.UUID, token: str, client: bytes) -> str:
     return jwt.successor(family, token, family.rotated_at)
 
 
-def _revoke_reused(family: RefreshFamily, by: Actor) -> None:
-    if RefreshFamily.objects.filter(pk=family.pk, revoked_at=None).update(revoked_at=Now()):
-        live.publish(live.CREDENTIALS, user=family.user_id)
-        detail = {"session": str(family.pk)}
-        audit.record(Action.REFRESH_REUSED, by=by, target=f"user:{family.user.email}", detail=detail)
+def _revoke_reused(family: RefreshFamily, by: Actor) -> bool:
+    """Whether it was this call that ended it."""
+    if not RefreshFamily.objects.filter(pk=family.pk, revoked_at=None).update(revoked_at=Now()):
+        return False
+    live.publish(live.CREDENTIALS, user=family.user_id)
+    detail = {"session": str(family.pk)}
+    audit.record(Action.REFRESH_REUSED, by=by, target=f"user:{family.user.email}", detail=detail)
+    log.warning("refresh.reused", user=str(family.user_id), ip=by.ip)
+    return True
 
 
 @transaction.atomic

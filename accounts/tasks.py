@@ -28,6 +28,12 @@ def tell_email_changed(user_id: str, before: str) -> None:
         mails.send_email_changed(user, before)
 
 
+@app.task(pass_context=False)
+def tell_refresh_reused(user_id: str, ip: str) -> None:
+    if user := User.objects.filter(pk=user_id).first():
+        mails.send_refresh_reused(user, ip)
+
+
 @app.periodic(cron="23 * * * *")
 @app.task(queueing_lock="accounts.tidy", pass_context=False)
 def tidy(timestamp: int) -> None:

@@ -9,11 +9,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from django.core import mail
 from django.db import connection
 from django.db.models import F
 from django.utils import timezone
+from procrastinate.contrib.django.models import ProcrastinateJob
 
-from accounts import families, jwt, services
+from accounts import families, jwt, services, tasks
 from accounts.errors import RefreshTokenInvalid
 from accounts.models import RefreshFamily, User
 from audit.models import Event
@@ -47,6 +49,37 @@ def test_an_old_one_ends_the_family_and_is_told(api: Any, otto: User) -> None:
     assert refresh(api, pair["refresh"]).status_code == 401
     assert api.get("/api/auth/me", authorization=f"Bearer {pair['access']}").status_code == 401
     assert Event.objects.filter(action="refresh.reused", target="user:otto@example.com").count() == 1
+
+
+def letters() -> list[mail.EmailMessage]:
+    """What the worker sends of what was asked of it."""
+    for job in ProcrastinateJob.objects.filter(task_name="accounts.tasks.tell_refresh_reused").order_by("id"):
+        tasks.tell_refresh_reused(**job.args)
+    return list(mail.outbox)
+
+
+def test_its_owner_and_the_monitoring_are_told_once(api: Any, otto: User, settings: Any) -> None:
+    settings.HYPRBOX_METRICS_TOKEN = "of-the-monitoring"
+    first = log_in(api)
+    pair = refresh(api, first).json()
+    assert refresh(api, first).status_code == 200  # the answer was lost: nobody is told of that
+    assert letters() == []
+    for _ in range(3):
+        assert refresh(api, first, user_agent="thief").status_code == 401
+    assert refresh(api, pair["refresh"]).status_code == 401
+    (letter,) = letters()
+    assert letter.to == ["otto@example.com"] and "from 127.0.0.1," in letter.body and "/reset/" in letter.body
+    assert first not in letter.body and "thief" not in letter.body
+    text = api.get("/metrics", authorization="Bearer of-the-monitoring").content.decode()
+    assert "\nhyprbox_refresh_reused 1.0\n" in text
+
+
+def test_nothing_else_that_is_refused_sends_a_letter(api: Any, otto: User) -> None:
+    token = log_in(api)
+    assert refresh(api, "nonsense").status_code == 401
+    leave(otto, is_active=False)
+    assert refresh(api, token).status_code == 401
+    assert letters() == [] and not Event.objects.filter(action="refresh.reused").exists()
 
 
 def test_the_same_client_gets_the_same_answer_for_ten_seconds(api: Any, otto: User) -> None:
