@@ -13,10 +13,14 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from accounts.models import User
-from audit import pruning, sealed, segments, sequencer, verifying
+from agent.keys import KeyRing
+from agent.log import Log
+from agent.witness import Witness
+from audit import checkpoints, pruning, sealed, segments, sequencer, verifying
 from audit.models import Checkpoint, Event
 from audit.tests.test_tampering import fill, guarded, sql, unguarded, witness
 from hyprbox import integrity
+from hyprbox.lib import signing
 from tests import factories
 
 OLD = 1500
@@ -154,3 +158,52 @@ def test_the_command(log: User, tmp_path: Path) -> None:
     call_command("audit_prune", "--before", "2100-01-01", "--to", str(tmp_path / "other"), stdout=out)
     assert "entries  1 to" in out.getvalue()
     assert Event.objects.filter(action="audit.sealed").count() == 1
+
+
+def test_the_log_verifies_after_the_command_against_its_file_and_what_an_agent_kept(
+    log: User, tmp_path: Path, capsys: Any
+) -> None:
+    """With the agent's own witness, which was handed each checkpoint, those before the prune and those after it."""
+    agent = KeyRing(tmp_path)
+    agent.offer(signing.key_set().as_answer())
+    kept = Witness(tmp_path, agent, Log("ERROR"))
+
+    def hand_out() -> None:
+        for made in Checkpoint.objects.order_by("n"):
+            kept.note(checkpoints.as_dict(made))
+
+    def verify(*arguments: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as ended:
+            call_command("audit_verify", *arguments)
+        return int(str(ended.value.code)), "".join(capsys.readouterr())
+
+    hand_out()
+    last, before = Checkpoint.objects.latest("n").n, Checkpoint.objects.count()
+    assert before >= 1
+    segment, witnessed = str(tmp_path / "segment"), str(tmp_path / "audit-checkpoints")
+    call_command("audit_prune", "--before", "2100-01-01", "--to", segment)
+    assert f"entries  1 to {last}\n" in capsys.readouterr().out
+    fill(1200)
+    hand_out()
+    assert len((tmp_path / "audit-checkpoints").read_text().splitlines()) > before
+    code, said = verify("--segment", segment, "--checkpoint", witnessed)
+    assert code == 0, said
+    assert f"entries 1 to {last} as they were written" in said and f"Entries up to {last} were pruned" in said
+
+    # Each of the three is looked at: the file, what the agent kept, and the log itself.
+    lines = Path(segment).read_bytes().splitlines(keepends=True)
+    Path(segment).chmod(0o600)
+    Path(segment).write_bytes(b"".join(lines[:700] + lines[701:]))
+    assert verify("--segment", segment, "--checkpoint", witnessed)[0] == 1
+    Path(segment).write_bytes(b"".join(lines))
+    assert verify("--segment", segment, "--checkpoint", witnessed)[0] == 0
+    handed = Path(witnessed).read_text()
+    kept._keep({**checkpoints.as_dict(Checkpoint.objects.latest("n")), "hash": "0" * 64})  # nobody signed that
+    assert verify("--segment", segment, "--checkpoint", witnessed)[0] != 0
+    Path(witnessed).write_text(handed)
+    first, _ = ns()
+    unguarded()
+    sql("UPDATE audit_event SET target = 'x' WHERE n = %s", first + 5)
+    guarded()
+    code, said = verify("--segment", segment, "--checkpoint", witnessed)
+    assert code == 1 and f"TAMPERED at entry {first + 5} (edit)" in said

@@ -104,6 +104,36 @@ def test_a_secret_reaches_the_script_and_nothing_else(plane, agent_process):
         assert not path.is_file() or b"canary-4711" not in path.read_bytes(), path
 
 
+def test_a_secret_is_masked_before_it_is_on_disk(plane, agent_process, tmp_path):
+    """While the job runs and the control plane takes no output, so that all of it is in the spool."""
+    go_on = tmp_path / "go-on"
+    plane.fault = lambda verb: "503" if verb == "output" else None
+    agent_process.start(HYPRBOX_SECRET_DB="canary-4711")
+    job = plane.queue(
+        {
+            "apply": 'echo "it is <$PASSWORD>"; printf canary-; sleep 0.2; echo "4711 at the end"; echo "$PASSWORD!" >&2; '
+            f"until [ -e {go_on} ]; do sleep 0.05; done"
+        },
+        secrets={"PASSWORD": "env:HYPRBOX_SECRET_DB"},
+    )
+
+    def on_disk():
+        files = [path for path in (agent_process.state_dir / "jobs" / job.id).rglob("*") if path.is_file()]
+        return {path.name: path.read_bytes() for path in files}
+
+    plane.wait(lambda: sum(b"***" in data for data in on_disk().values()) >= 2)
+    plane.wait(lambda: any(b"*** at the end" in data for data in on_disk().values()))
+    kept = on_disk()
+    assert any(b"it is <***>\n*** at the end\n" in data for data in kept.values())
+    assert any(b"***!\n" in data for data in kept.values())
+    assert [name for name, data in kept.items() if b"canary" in data] == []
+    assert job.streams["stdout"].total == 0
+    plane.fault = lambda verb: None
+    go_on.touch()
+    assert plane.finished(job).status == "SUCCEEDED"
+    assert bytes(job.streams["stdout"].data) == b"it is <***>\n*** at the end\n"
+
+
 def test_ids_that_are_paths_touch_nothing(plane, agent_process, tmp_path):
     evil = Job("../../../escaped", b"", "", "")
     evil.status, evil.claim_id, evil.cancel_requested = "RUNNING", "../x", True

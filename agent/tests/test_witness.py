@@ -125,16 +125,34 @@ def test_a_torn_record_of_forks_counts_as_none(tmp_path, keys, torn):
     assert Witness(tmp_path, keys, Heard()).untold() is None
 
 
-def test_a_thousand_are_kept(tmp_path, keys, monkeypatch):
-    monkeypatch.setattr(witness, "KEPT", 10)
-    one = Witness(tmp_path, keys, Heard())
-    for n in range(1, 48):
+def test_a_thousand_are_kept(tmp_path, keys):
+    heard, sent = Heard(), 3050
+    one = Witness(tmp_path, keys, heard)
+    for n in range(1, sent + 1):
         one.note(checkpoint(SIGNER, n, f"{n:064x}"))
-    assert 10 <= len(numbers(tmp_path)) <= 20
-    assert numbers(tmp_path)[-10:] == list(range(38, 48))
-    again = Witness(tmp_path, keys, Heard())
-    again.note(checkpoint(SIGNER, 48, f"{48:064x}"))
-    assert numbers(tmp_path)[-1] == 48
+        if n in (999, 1000, 1001, 2000, 2001):
+            assert numbers(tmp_path)[-1000:] == list(range(max(1, n - 999), n + 1))
+    assert 1000 <= len(numbers(tmp_path)) <= 2000  # it is written anew once in a thousand
+    assert numbers(tmp_path)[-1000:] == list(range(sent - 999, sent + 1))
+    again = Witness(tmp_path, keys, heard)
+    again.note(checkpoint(SIGNER, sent + 1, f"{sent + 1:064x}"))
+    assert numbers(tmp_path)[-1000:] == list(range(sent - 998, sent + 2))
+    assert heard.errors == []
+    # The oldest of the thousand still counts, before and after a restart.
+    again.note(checkpoint(SIGNER, sent - 998, "f" * 64))
+    Witness(tmp_path, keys, heard).note(checkpoint(SIGNER, sent - 998, "e" * 64))
+    assert heard.errors == ["audit.forked"] * 2
+
+
+def test_the_oldest_of_a_thousand_contradicts_before_any_restart(tmp_path, keys):
+    heard = Heard()
+    one = Witness(tmp_path, keys, heard)
+    for n in range(1, 1102):
+        one.note(checkpoint(SIGNER, n, f"{n:064x}"))
+    one.note(checkpoint(SIGNER, 101, "f" * 64))  # forgotten: one of a process that is behind
+    assert heard.errors == []
+    one.note(checkpoint(SIGNER, 102, "f" * 64))
+    assert heard.errors == ["audit.forked"]
 
 
 def test_before_the_keys_are_pinned_nothing_is_kept(tmp_path):

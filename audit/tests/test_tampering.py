@@ -291,6 +291,23 @@ def test_the_command_says_it_by_its_exit_code(db: None, tmp_path: Path, capsys: 
     assert (said["intact"], said["first_bad"]["n"], said["first_bad"]["kind"]) == (False, 77, "edit")
 
 
+def test_the_command_begins_where_one_says(db: None, capsys: Any) -> None:
+    fill(3000)
+    assert command("--from", "2001", "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["intact"], said["checked"], said["head"]["n"]) == (True, 1000, 3000)
+    assert command("--from", "9001") == 2
+    assert "no entry 9000" in capsys.readouterr().out
+    unguarded()
+    edit_columns()
+    assert command("--from", "2001") == 0  # what is before is another call's
+    for first in (str(MIDDLE), "1"):
+        capsys.readouterr()
+        assert command("--from", first, "--json") == 1
+        bad = json.loads(capsys.readouterr().out)["first_bad"]
+        assert (bad["n"], bad["kind"]) == (MIDDLE, "edit")
+
+
 def test_the_signing_key_is_needed(db: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(5)
     kept = tmp_path / "signing.key"
