@@ -16,39 +16,79 @@ import structlog
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
-from hyprbox.lib import roles
+from hyprbox.lib import environment, roles
 from hyprbox.lib.logs import redact
 from hyprbox.lib.postgres import EmbeddedPostgres
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.FileAwareEnv()
+_OUR_PATHS = (
+    "api",
+    "static",
+    "login",
+    "logout",
+    "events",
+    "healthz",
+    "readyz",
+    "metrics",
+    "settings",
+    "profile",
+    "jobs",
+    "nodes",
+    "presets",
+    "audit",
+)
 
-DEBUG: bool = env.bool("HYPRBOX_DEBUG", default=False)
+DEBUG: bool = environment.truth("HYPRBOX_DEBUG", env.str("HYPRBOX_DEBUG", default=""))
 HYPRBOX_VAR_DIR = Path(env.str("HYPRBOX_VAR_DIR", default=str(BASE_DIR / "var"))).absolute()
-HYPRBOX_PORT: int = env.int("HYPRBOX_PORT", default=8000)
+HYPRBOX_PORT: int = environment.whole(
+    "HYPRBOX_PORT", env.str("HYPRBOX_PORT", default=""), default=8000, least=1, most=65535
+)
 HYPRBOX_PUBLIC_URL: str = env.str("HYPRBOX_PUBLIC_URL", default=f"http://127.0.0.1:{HYPRBOX_PORT}").rstrip("/")
 HYPRBOX_SIGNING_KEY_FILE = Path(env.str("HYPRBOX_SIGNING_KEY_FILE", default=str(HYPRBOX_VAR_DIR / "signing.key")))
 HYPRBOX_MAC_KEY_FILE = Path(env.str("HYPRBOX_MAC_KEY_FILE", default=str(HYPRBOX_VAR_DIR / "mac.key")))
 HYPRBOX_SECRETS_KEY_FILE = Path(env.str("HYPRBOX_SECRETS_KEY_FILE", default=str(HYPRBOX_VAR_DIR / "secrets.key")))
 _checkpoint_file = env.str("HYPRBOX_AUDIT_CHECKPOINT_FILE", default="")
 HYPRBOX_AUDIT_CHECKPOINT_FILE = Path(_checkpoint_file).absolute() if _checkpoint_file else None
-HYPRBOX_TRUSTED_PROXIES: list[str] = env.list("HYPRBOX_TRUSTED_PROXIES", default=[])
-HYPRBOX_OFFLINE_AFTER: int = env.int("HYPRBOX_OFFLINE_AFTER", default=600)  # seconds
-HYPRBOX_SESSION_IDLE = timedelta(seconds=env.int("HYPRBOX_SESSION_IDLE", default=1800))
-HYPRBOX_ALLOW_REGISTRATION: bool = env.bool("HYPRBOX_ALLOW_REGISTRATION", default=False)
-HYPRBOX_REQUIRE_SECOND_FACTOR: list[str] = env.list("HYPRBOX_REQUIRE_SECOND_FACTOR", default=[])  # roles
-HYPRBOX_REQUIRE_NODE_TOKEN: bool = env.bool("HYPRBOX_REQUIRE_NODE_TOKEN", default=True)
-HYPRBOX_ENABLE_DOCS: bool = env.bool("HYPRBOX_ENABLE_DOCS", default=False) or DEBUG
+HYPRBOX_TRUSTED_PROXIES: list[str] = environment.proxies(
+    "HYPRBOX_TRUSTED_PROXIES", env.str("HYPRBOX_TRUSTED_PROXIES", default="")
+)
+HYPRBOX_OFFLINE_AFTER: int = environment.whole(
+    "HYPRBOX_OFFLINE_AFTER", env.str("HYPRBOX_OFFLINE_AFTER", default=""), default=600, least=10, most=86_400 * 30
+)  # seconds
+HYPRBOX_SESSION_IDLE = timedelta(
+    seconds=environment.whole(
+        "HYPRBOX_SESSION_IDLE", env.str("HYPRBOX_SESSION_IDLE", default=""), default=1800, least=60, most=12 * 3600
+    )
+)
+HYPRBOX_ALLOW_REGISTRATION: bool = environment.truth(
+    "HYPRBOX_ALLOW_REGISTRATION", env.str("HYPRBOX_ALLOW_REGISTRATION", default="")
+)
+HYPRBOX_REQUIRE_SECOND_FACTOR: list[str] = environment.listed(
+    env.str("HYPRBOX_REQUIRE_SECOND_FACTOR", default="")
+)  # roles
+HYPRBOX_REQUIRE_NODE_TOKEN: bool = environment.truth(
+    "HYPRBOX_REQUIRE_NODE_TOKEN", env.str("HYPRBOX_REQUIRE_NODE_TOKEN", default=""), default=True
+)
+HYPRBOX_ENABLE_DOCS: bool = (
+    environment.truth("HYPRBOX_ENABLE_DOCS", env.str("HYPRBOX_ENABLE_DOCS", default="")) or DEBUG
+)
 HYPRBOX_METRICS_TOKEN: str = env.str("HYPRBOX_METRICS_TOKEN", default="")
-HYPRBOX_ADMIN_PATH: str = env.str("HYPRBOX_ADMIN_PATH", default="django-admin").strip("/")
-HYPRBOX_LOG_LEVEL: str = env.str("HYPRBOX_LOG_LEVEL", default="INFO").upper()
+HYPRBOX_ADMIN_PATH: str = environment.path(
+    "HYPRBOX_ADMIN_PATH", env.str("HYPRBOX_ADMIN_PATH", default="") or "django-admin", taken=_OUR_PATHS
+)
+HYPRBOX_LOG_LEVEL: str = environment.level("HYPRBOX_LOG_LEVEL", env.str("HYPRBOX_LOG_LEVEL", default="") or "INFO")
 
 if _unknown := set(HYPRBOX_REQUIRE_SECOND_FACTOR) - {"viewer", "operator", "admin"}:
     raise ImproperlyConfigured(
         f"HYPRBOX_REQUIRE_SECOND_FACTOR names roles by comma, such as admin,operator: there is no “{min(_unknown)}”."
     )
 _public = urlsplit(HYPRBOX_PUBLIC_URL)
-if _public.scheme not in ("http", "https") or not _public.hostname:
+try:
+    _has_port = _public.port is None or _public.port > 0
+except ValueError:
+    _has_port = False
+if _public.scheme not in ("http", "https") or not _public.hostname or not _has_port:
     raise ImproperlyConfigured(
         "HYPRBOX_PUBLIC_URL is not an address: it would be https://hyprbox.example, for instance."
     )
@@ -59,7 +99,7 @@ if not _IS_HTTPS and _public.hostname not in _LOOPBACK and not DEBUG:
         "HYPRBOX_PUBLIC_URL starts with http:// but is not a loopback address: use https://, behind a proxy that ends TLS."
     )
 
-HYPRBOX_CORS_ORIGINS: list[str] = env.list("HYPRBOX_CORS_ORIGINS", default=[])
+HYPRBOX_CORS_ORIGINS: list[str] = environment.listed(env.str("HYPRBOX_CORS_ORIGINS", default=""))
 for _origin in HYPRBOX_CORS_ORIGINS:
     if not re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?", _origin):
         raise ImproperlyConfigured(
@@ -88,7 +128,9 @@ def _secret_key() -> str:
 
 
 SECRET_KEY = _secret_key()
-ALLOWED_HOSTS: list[str] = env.list("HYPRBOX_ALLOWED_HOSTS", default=[]) or sorted({_public.hostname, *_LOOPBACK[:3]})
+ALLOWED_HOSTS: list[str] = environment.hosts("HYPRBOX_ALLOWED_HOSTS", env.str("HYPRBOX_ALLOWED_HOSTS", default="")) or (
+    sorted({_public.hostname, *_LOOPBACK[:3]})
+)
 for _host in ALLOWED_HOSTS:
     if not DEBUG and ("*" in _host or _host.startswith(".")):
         raise ImproperlyConfigured(
@@ -163,6 +205,9 @@ TEMPLATES = [
 # --- PostgreSQL: DATABASE_URL, or the embedded server under the var directory ---
 
 
+_POOL = environment.whole("HYPRBOX_DB_POOL", env.str("HYPRBOX_DB_POOL", default=""), default=12, least=5, most=1000)
+
+
 def _database(name: str, address: str) -> dict[str, Any]:
     """What Django needs to know of the address in this setting. No complaint repeats it: it may have a password."""
     if not address.startswith(("postgres://", "postgresql://")):
@@ -174,7 +219,7 @@ def _database(name: str, address: str) -> dict[str, Any]:
             f"{name} is no address that can be read: write what is special in a password as in %40 for @."
         ) from None
     options = {
-        "pool": {"min_size": 1, "max_size": env.int("HYPRBOX_DB_POOL", default=12), "timeout": 2, "max_idle": 60},
+        "pool": {"min_size": 1, "max_size": _POOL, "timeout": 2, "max_idle": 60},
         "connect_timeout": 2,
         "options": (
             "-c statement_timeout=5000 -c lock_timeout=2000 -c idle_in_transaction_session_timeout=10000 "
@@ -252,9 +297,16 @@ SIMPLE_JWT = {
 
 # --- letters: to the console without EMAIL_URL ---
 
-vars().update(env.email_url("EMAIL_URL", default="consolemail://"))
+try:
+    vars().update(env.email_url("EMAIL_URL", default="consolemail://"))
+except (ImproperlyConfigured, ValueError):  # no complaint repeats it: it may have a password
+    raise ImproperlyConfigured(
+        "EMAIL_URL is no address of a mail server: it would be smtp+tls://user:password@mail.example:587."
+    ) from None
 EMAIL_TIMEOUT = 10
-DEFAULT_FROM_EMAIL: str = env.str("HYPRBOX_MAIL_FROM", default=f"HyprBox <hyprbox@{_public.hostname}>")
+DEFAULT_FROM_EMAIL: str = environment.sender(
+    "HYPRBOX_MAIL_FROM", env.str("HYPRBOX_MAIL_FROM", default="") or f"HyprBox <hyprbox@{_public.hostname}>"
+)
 SERVER_EMAIL = DEFAULT_FROM_EMAIL
 
 # --- the browser ---

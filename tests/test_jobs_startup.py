@@ -34,6 +34,9 @@ def loading(**environment: str) -> str:
 def test_good_settings_load() -> None:
     assert loading() == ""
     assert loading(HYPRBOX_PUBLIC_URL="https://hyprbox.example") == ""
+    empty = ("TRUSTED_PROXIES", "PORT", "DB_POOL", "OFFLINE_AFTER", "SESSION_IDLE", "DEBUG", "REQUIRE_NODE_TOKEN",
+             "ALLOW_REGISTRATION", "ENABLE_DOCS", "ALLOWED_HOSTS", "ADMIN_PATH", "LOG_LEVEL", "MAIL_FROM")  # fmt: skip
+    assert loading(**{f"HYPRBOX_{name}": "" for name in empty}) == ""
 
 
 @pytest.mark.slow
@@ -62,10 +65,31 @@ def test_good_settings_load() -> None:
             },
             "must both name their role",
         ),
+        (
+            {"HYPRBOX_TRUSTED_PROXIES": "10.0.0.1,proxy.internal"},
+            "HYPRBOX_TRUSTED_PROXIES: “proxy.internal” is neither",
+        ),
+        ({"HYPRBOX_PUBLIC_URL": "http://127.0.0.1:99999"}, "HYPRBOX_PUBLIC_URL"),
+        ({"HYPRBOX_PORT": "http"}, "HYPRBOX_PORT is “http”: it would be a whole number"),
+        ({"HYPRBOX_DB_POOL": "1"}, "HYPRBOX_DB_POOL is “1”: it would be a whole number from 5"),
+        ({"HYPRBOX_OFFLINE_AFTER": "10m"}, "HYPRBOX_OFFLINE_AFTER is “10m”"),
+        ({"HYPRBOX_SESSION_IDLE": "-5"}, "HYPRBOX_SESSION_IDLE is “-5”"),
+        ({"HYPRBOX_DEBUG": "flase"}, "HYPRBOX_DEBUG is “flase”: it would be true or false"),
+        ({"HYPRBOX_REQUIRE_NODE_TOKEN": "ture"}, "HYPRBOX_REQUIRE_NODE_TOKEN is “ture”"),
+        ({"HYPRBOX_ALLOW_REGISTRATION": "never"}, "HYPRBOX_ALLOW_REGISTRATION is “never”"),
+        ({"HYPRBOX_ENABLE_DOCS": "2"}, "HYPRBOX_ENABLE_DOCS is “2”"),
+        ({"HYPRBOX_ALLOWED_HOSTS": "https://hyprbox.example"}, "“https://hyprbox.example” is not the name of a host"),
+        ({"HYPRBOX_ADMIN_PATH": "api/<x>"}, "HYPRBOX_ADMIN_PATH is “api/<x>”"),
+        ({"HYPRBOX_LOG_LEVEL": "LOUD"}, "HYPRBOX_LOG_LEVEL is “LOUD”: it would be one of DEBUG, INFO"),
+        ({"HYPRBOX_MAIL_FROM": "HyprBox"}, "HYPRBOX_MAIL_FROM is “HyprBox”"),
+        ({"EMAIL_URL": "mail.example:587"}, "EMAIL_URL is no address of a mail server"),
+        ({"EMAIL_URL": "smtp://u:hidden-word@mail.example:port"}, "EMAIL_URL is no address of a mail server"),
     ],
 )
 def test_bad_settings_are_named(bad: dict[str, str], word: str) -> None:
-    assert word in loading(**bad)
+    said = loading(**bad)
+    assert word in said and said.startswith("django.core.exceptions.ImproperlyConfigured: ")
+    assert "hidden-word" not in said
 
 
 @pytest.mark.django_db(transaction=True)

@@ -7,6 +7,7 @@ import itertools
 import re
 import secrets
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 # Unique is enough, nobody has to guess: a random beginning for this process, then a number.
@@ -22,7 +23,7 @@ def new_request_id(given: str | None = None) -> str:
 def client_ip(peer: str, forwarded: str, trusted: Sequence[str]) -> str:
     """The socket's address, or the right-most hop of `X-Forwarded-For` that is not a trusted proxy."""
     peer = plain_ip(peer)
-    networks = [ipaddress.ip_network(item, strict=False) for item in trusted]
+    networks = _networks(tuple(trusted))
     if not networks or not _inside(peer, networks):
         return peer
     for hop in reversed([part.strip() for part in forwarded.split(",") if part.strip()]):
@@ -31,6 +32,11 @@ def client_ip(peer: str, forwarded: str, trusted: Sequence[str]) -> str:
         if not _inside(hop, networks):
             return plain_ip(hop)
     return peer
+
+
+@lru_cache(maxsize=8)
+def _networks(trusted: tuple[str, ...]) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    return [ipaddress.ip_network(item, strict=False) for item in trusted]
 
 
 def rate_key(ip: str) -> str:
