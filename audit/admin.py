@@ -13,6 +13,7 @@ from django.utils.functional import cached_property
 
 from audit.actions import Action
 from audit.models import Event
+from hyprbox.lib.admin import BoundedSearch
 
 MOST_COUNTED = 100_000
 
@@ -40,7 +41,8 @@ class ShortPaginator(Paginator):  # type: ignore[type-arg]
 
 
 @admin.register(Event)
-class EventAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class EventAdmin(BoundedSearch):
+    finds_whole_values = True
     list_display = ("at", "action", "actor_name", "target", "ip")
     list_filter = (ActionFilter,)
     search_fields = ("actor_name__exact", "target__exact")

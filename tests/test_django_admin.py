@@ -6,10 +6,12 @@ import importlib
 import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
+from django.db import connection
 from django.http import HttpResponse
 from django.test import Client
 from django.urls import URLPattern, URLResolver, clear_url_caches, get_resolver
@@ -21,7 +23,10 @@ from audit import sealed
 from audit import services as audit
 from audit.actions import Action
 from audit.models import Event
+from hyprbox.lib import searching
 from hyprbox.lib.actors import Role
+from hyprbox.lib.admin import VerbAdmin
+from hyprbox.lib.lanes import TokenBucket
 from tests import factories
 from tests.factories import PASSWORD, SYSTEM
 from tokens.models import NodeToken
@@ -189,6 +194,70 @@ def test_it_is_behind_the_same_limits(client: Client, ada: User) -> None:
         answer = client.post(f"{ADMIN}/login/", {"email": ada.email, "password": "wrong"}, follow=True)
     assert answer.status_code in (200, 429)
     assert not RateCounter.objects.exists(), "its own form reaches no hasher: it is a way to ours"
+
+
+# --- searches ---
+
+TOO_MUCH = "Search for at most 5 words of 100 characters together."
+
+
+@pytest.mark.parametrize("words", ["x" * 101, "a b c d e f", " ".join("x" * 2 for _ in range(5000)), '"' * 101])
+@pytest.mark.parametrize("place", [USERS, TOKENS, EVENTS])
+def test_a_search_without_end_is_not_made(ada: User, place: str, words: str) -> None:
+    ours = signed_in(ada)
+    answer = ours.get(place, {"q": words, "o": "1"}, follow=True)
+    assert answer.redirect_chain == [(f"{place}?o=1", 302)]
+    assert TOO_MUCH in text(answer)
+    assert ours.post(f"{place}?{urlencode({'q': words})}", {"action": "revoke"})["Location"] == place
+
+
+@pytest.mark.parametrize("words", ["x" * 100, "ada b c d e"])
+@pytest.mark.parametrize("place", [USERS, TOKENS, EVENTS])
+def test_a_search_within_the_limits_is(ada: User, place: str, words: str) -> None:
+    answer = signed_in(ada).get(place, {"q": words})
+    assert answer.status_code == 200 and TOO_MUCH not in text(answer)
+
+
+def test_few_letters_find_whole_values_only(ada: User) -> None:
+    ours = signed_in(ada)
+    audit.record(Action.NODE_CHANGED, by=SYSTEM, target="ab", detail={})
+    assert ">ab<" in text(ours.get(f"{EVENTS}?q=ab"))
+    answer = ours.get(f"{USERS}?q=ad", follow=True)
+    assert searching.HINT in text(answer) and ada.email in text(answer)
+    assert ada.email in text(ours.get(f"{USERS}?q=ada")) and "otto" not in text(ours.get(f"{USERS}?q=ada"))
+
+
+def test_what_completes_a_name_has_the_same_bound(ada: User) -> None:
+    asked = {"app_label": "accounts", "model_name": "apikey", "field_name": "user"}
+    ours = signed_in(ada)
+    found = ours.get(f"{ADMIN}/autocomplete/", {**asked, "term": "ada@"})
+    assert [one["text"] for one in found.json()["results"]] == [str(ada)]
+    refused = ours.get(f"{ADMIN}/autocomplete/", {**asked, "term": "a b c d e f"})
+    assert refused.status_code == 400 and TOO_MUCH in text(refused)
+
+
+def test_a_search_takes_two_seconds_and_is_counted(ada: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    found = VerbAdmin.get_search_results
+
+    def slow(self: Any, request: Any, queryset: Any, words: str) -> Any:
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW statement_timeout")
+            told.append(cursor.fetchone()[0])
+            if words:
+                cursor.execute("SELECT pg_sleep(5)")
+        return found(self, request, queryset, words)
+
+    monkeypatch.setattr(VerbAdmin, "get_search_results", slow)
+    monkeypatch.setattr(searching, "SECONDS", 0.1)
+    ours = signed_in(ada)
+    answer = ours.get(f"{USERS}?q=ada")
+    assert (answer.status_code, told[-1]) == (400, "100ms") and "longer than two seconds" in text(answer)
+    assert ours.get(USERS).status_code == 200 and told[-1] == "5s"
+    monkeypatch.setattr(searching, "_per_person", TokenBucket(rate=1, burst=2))
+    seen = [ours.get(f"{EVENTS}?q=node:x") for _ in range(3)]
+    assert [one.status_code for one in seen] == [200, 200, 429]
+    assert seen[-1]["Retry-After"] == "1"
 
 
 def test_it_knows_no_other_models() -> None:
