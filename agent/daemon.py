@@ -20,7 +20,7 @@ from agent.doctor import beat_once, doctor
 from agent.heart import Heart
 from agent.journal import JobFolder
 from agent.keys import MAX_CLOCK_SKEW_SECONDS
-from agent.log import Log
+from agent.log import Log, take_over_tracebacks
 from agent.state import AlreadyRunning, StateDir
 from agent.witness import Witness
 from agent.work import Work
@@ -125,6 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
             return doctor(settings)
         if given["command"] == "once":
             return beat_once(settings)
+        take_over_tracebacks(Log(settings.log_level))
         Agent(settings).run()
     except BadSetting as error:
         print(f"hyprnode: {error}", file=sys.stderr)

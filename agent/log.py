@@ -38,3 +38,20 @@ class Log:
 
     def error(self, event: str, **facts: Any) -> None:
         self._write("ERROR", event, facts)
+
+
+def take_over_tracebacks(log: Log) -> None:
+    """What nobody caught, in whichever thread, is a line like the others instead of going past it to standard error."""
+
+    def tell(event: str, error: BaseException) -> None:
+        import traceback  # not in the memory of a process that idles for years
+
+        trace = traceback.format_exception(type(error), error, error.__traceback__)
+        log.error(event, error=repr(error), traceback="".join(trace))
+
+    def of_thread(args: threading.ExceptHookArgs) -> None:
+        if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):
+            tell("agent.thread_failed", args.exc_value)
+
+    sys.excepthook = lambda kind, error, trace: tell("agent.failed", error)
+    threading.excepthook = of_thread

@@ -128,7 +128,12 @@ class House:
 
     def matching(self, pattern: str) -> list[psutil.Process]:
         """The processes of this house whose command line matches."""
-        return [process for process in self.processes() if re.search(pattern, " ".join(process.cmdline()))]
+        found = []
+        for process in self.processes():
+            with suppress(psutil.Error):  # it has ended since
+                if re.search(pattern, " ".join(process.cmdline())):
+                    found.append(process)
+        return found
 
     def has(self, pattern: str) -> bool:
         return bool(self.matching(pattern))

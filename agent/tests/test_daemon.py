@@ -175,3 +175,41 @@ def test_an_idle_agent_is_small(plane, agent_process):
     rss = int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
     print(f"idle: {rss:.1f} MiB resident")
     assert rss <= 40
+
+
+FAILING = """
+import threading
+from agent import daemon
+
+def fail(self, *arguments):
+    raise RuntimeError("cannot reach https://agent:hunter2@plane")  # password=hunter3
+
+def run(self):
+    thread = threading.Thread(target=fail, args=(self,), name="work")
+    thread.start()
+    thread.join()
+    fail(self)
+
+daemon.Agent.run = run
+daemon.main([])
+"""
+
+
+def test_what_nobody_caught_is_a_line_of_the_log_without_secrets(plane, agent_process, tmp_path):
+    (tmp_path / "failing.py").write_text(FAILING)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "failing.py")],
+        env=agent_process.environment(PYTHONPATH=str(ROOT)),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 1 and done.stdout == ""
+    told = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["event"] for line in told] == ["agent.thread_failed", "agent.failed"]
+    for line in told:
+        assert "in fail" in line["traceback"] and "https://[hidden]@plane" in line["traceback"]
+        assert "# password=[hidden]" in line["traceback"]  # the line of the source as well
+    assert "hunter" not in done.stderr
