@@ -109,6 +109,40 @@ def test_a_web_process_shows_no_secret_whoever_speaks(web: Any) -> None:
     assert "hunter" not in log.read_text().lower()
 
 
+# The worker's own loop, and a task of a library that fails where nobody waits for it.
+FAILING_WORKER = """
+import asyncio
+from hyprbox import worker
+from manage import main
+
+async def fail():
+    raise RuntimeError("cannot reach postgresql://hyprbox:hunter2@db")  # password=hunter3
+
+async def work():
+    lost = asyncio.create_task(fail())
+    await asyncio.sleep(0)
+    del lost
+    await fail()
+
+worker.work = work
+main()
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_shows_no_secret_when_it_fails(tmp_path: Path, transactional_db: Any) -> None:
+    (tmp_path / "failing.py").write_text(FAILING_WORKER)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": "hyprbox.settings"}
+    command = [sys.executable, str(tmp_path / "failing.py"), "worker"]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1 and "hunter" not in done.stdout + done.stderr
+    by_logger = {line["logger"]: line for line in map(json.loads, done.stderr.splitlines())}
+    assert set(by_logger) == {"asyncio", "hyprbox.lib.logs"}
+    assert by_logger["hyprbox.lib.logs"]["event"] == "process.failed"
+    for line in by_logger.values():
+        assert "in fail" in line["exception"] and "postgresql://[hidden]@db" in line["exception"]
+
+
 @pytest.mark.slow
 def test_what_ends_a_process_is_scrubbed_before_the_settings_are_there() -> None:
     code = "from hyprbox.lib import logs; logs.take_over_tracebacks(); raise OSError('postgresql://a:hunter2@db')"
