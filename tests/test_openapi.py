@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from typing import Any
 
 import pytest
+from django.test import Client
+from django.urls import clear_url_caches
 from drf_spectacular.drainage import GENERATOR_STATS
 from drf_spectacular.generators import SchemaGenerator
 
+import hyprbox.urls
+from accounts.models import User
 from hyprbox.asgi import LANES
 from hyprbox.live_routes import STREAMS
 from hyprbox.openapi.document import Described, routes
@@ -93,3 +98,22 @@ def test_every_error_has_the_one_shape_and_every_call_a_credential(document: dic
 def test_names_of_operations_are_unique(document: dict[str, Any]) -> None:
     names = [operation["operationId"] for operation in operations(document).values()]
     assert sorted(names) == sorted(set(names))
+
+
+@pytest.mark.parametrize("is_on", [False, True])
+def test_document_and_pages_are_there_only_where_they_were_asked_for(settings: Any, ada: User, is_on: bool) -> None:
+    given = settings.HYPRBOX_ENABLE_DOCS
+    settings.HYPRBOX_ENABLE_DOCS = is_on
+    try:
+        importlib.reload(hyprbox.urls)
+        clear_url_caches()
+        client = Client()
+        client.force_login(ada)
+        for path in ("/api/schema", "/api/docs", "/api/schema?format=json"):
+            for asked in (Client().get(path), client.get(path)):
+                assert (asked.status_code != 404) is is_on, path
+                assert is_on or asked.json()["error"]["code"] == "not_found"
+    finally:
+        settings.HYPRBOX_ENABLE_DOCS = given
+        importlib.reload(hyprbox.urls)
+        clear_url_caches()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,6 +19,7 @@ from accounts import hashing, rates, services
 from accounts.errors import TooManyLogins, WrongCredentials
 from accounts.models import RateCounter
 from hyprbox.lib.actors import Actor
+from hyprbox.lib.errors import RateLimited
 from tests.factories import PASSWORD, make_user
 from tests.house import ROOT
 
@@ -142,3 +144,63 @@ def test_a_forged_forwarded_address_changes_nothing(api: Any, db: None) -> None:
         body["email"] = f"nobody-{number}@example.com"
         statuses.append(api.post("/api/auth/login", body, x_forwarded_for=f"203.0.113.{number}").status_code)
     assert statuses == [401] * 10 + [429]
+
+
+@pytest.mark.parametrize(("slots", "most"), [(None, 4), (threading.BoundedSemaphore(100), 12)], ids=["four", "without"])
+def test_four_at_once_are_in_the_hasher(
+    monkeypatch: pytest.MonkeyPatch, slots: threading.BoundedSemaphore | None, most: int
+) -> None:
+    """Of twelve that come together. Without the semaphore all of them are: the test would notice."""
+    if slots is not None:
+        monkeypatch.setattr(hashing, "_SLOTS", slots)
+    inside, reached, lock = [0], [0], threading.Lock()
+    full, free = threading.Event(), threading.Event()
+
+    def slow(password: str) -> str:
+        with lock:
+            inside[0] += 1
+            reached[0] = max(reached[0], inside[0])
+            if inside[0] == most:
+                full.set()
+        assert free.wait(10)
+        with lock:
+            inside[0] -= 1
+        return "hash"
+
+    monkeypatch.setattr(hashing.hashers, "make_password", slow)
+    verbs: list[Callable[[], Any]] = [lambda: hashing.hashed("x"), lambda: hashing.is_right("x", None)]
+    with ThreadPoolExecutor(12) as pool:
+        done = [pool.submit(verbs[number % 2]) for number in range(12)]
+        assert full.wait(10)
+        time.sleep(0.2)  # the others have had the time to come as well
+        free.set()
+        assert [one.result(10) for one in done] == ["hash", False] * 6
+    assert reached[0] == most
+
+
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("what", ["login", "register", "refresh", "reset"])
+def test_every_counter_is_one_for_all_processes(what: str) -> None:
+    """Two processes together let as many through as one would."""
+    code = (
+        "import django; django.setup()\n"
+        "from django.db import connections\n"
+        f"connections['default'].settings_dict['NAME'] = {connection.settings_dict['NAME']!r}\n"
+        "from accounts.tests.test_login_rates import taken\n"
+        f"print(sum(taken({what!r}) for _ in range(50)))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        here = sum(taken(what) for _ in range(3))
+        there = int(other.stdout.read())
+    assert here == 3 and there == rates.PER_MINUTE[what] - 3
+    assert not taken(what) and taken(what, ip="10.0.0.2")
+
+
+def taken(what: str, ip: str = "10.0.0.1") -> bool:
+    try:
+        rates.take_from(ip, what)
+    except RateLimited:
+        return False
+    return True

@@ -222,12 +222,12 @@ async def with_whole_body(receive: Receive, limit: int) -> Receive:
 
 
 class TokenBucket:
-    """Per-key rate limit in this process' memory: `rate` a second, bursts of `burst`. The keys that were not seen for
-    the longest time are forgotten.
+    """Per-key rate limit in this process' memory: `rate` a second, bursts of `burst`. Of too many keys those are
+    forgotten that were not held back for the longest time.
     """
 
     def __init__(self, rate: float = 20.0, burst: float = 60.0, max_keys: int = 20_000) -> None:
-        self.rate, self.burst, self.max_keys = rate, burst, max_keys
+        self.rate, self.burst, self.max_keys, self._half = rate, burst, max_keys, burst / 2
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, key: str) -> None:
@@ -238,7 +238,12 @@ class TokenBucket:
         if level < _ONE:
             self._put(key, level, now)
             raise RateLimited(retry_after=math.ceil((_ONE - level) / self.rate))
-        self._put(key, level - 1.0, now)
+        if level < self._half:
+            self._put(key, level - 1.0, now)
+            return
+        self._buckets[key] = level - 1.0, now  # where it is: little is lost when one that is nearly full is forgotten
+        if len(self._buckets) > self.max_keys:
+            self._buckets.popitem(last=False)
 
     def require(self, key: str) -> None:
         """Raises as `take` would, and takes nothing."""
