@@ -418,3 +418,20 @@ def test_streams_tell_as_well(ada: User) -> None:
     assert asyncio.run(told(b"cookie", f"hb_token={access}")) == [access]
     assert asyncio.run(told(b"authorization", f"Bearer {access}")) == [access]
     assert asyncio.run(told(b"cookie", f"hb_session={session}; hb_session=x")) == ["refused"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_stream_that_was_refused_is_counted(web: Plane, ada: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    noted: list[str] = []
+    monkeypatch.setattr(BadBearers, "note", lambda self, key: noted.append(key))
+    refused = lanes.TokenBucket(rate=1e-6, burst=300)
+    for app in asgi._streams.values():
+        monkeypatch.setattr(app._strangers, "refused", refused)
+    made_up, key = {"cookie": "hb_session=made-up"}, "hbak_" + "a" * 8 + "b" * 43
+    paths = ["/events/?topics=nav", "/api/stream/nodes", "/api/jobs/e3e70682-c209-4cac-a29f-6fbed82c07cd/stream"]
+    for number, path in enumerate(paths):
+        assert web.run(web.send(Call("GET", path, "", headers=made_up))).status_code == 401
+        assert web.get(path, key).status_code == 401
+        [(level, _)] = refused._buckets.values()
+        assert level == pytest.approx(300 - 2 * (number + 1), abs=0.01)
+    assert len(noted) == 2  # those under /api/: the gate before it counts bearers there
