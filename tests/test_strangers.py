@@ -316,7 +316,7 @@ def stream(*good: str) -> tuple[lanes.App, Strangers]:
 
 @in_still_time
 async def test_made_up_sessions_open_no_streams_without_end(still: None) -> None:
-    app, _ = stream("mine")
+    app, counters = stream("mine")
     assert await open_stream(app, cookie="hb_session=mine") == 200
     flood = [await open_stream(app, cookie=f"hb_session={n}") for n in range(400)]
     assert flood == [401] * 300 + [429] * 100
@@ -324,6 +324,9 @@ async def test_made_up_sessions_open_no_streams_without_end(still: None) -> None
     assert flood == [429] * 10
     assert await open_stream(app, cookie="hb_session=mine") == 200
     assert [await open_stream(app) for n in range(40)] == [401] * 30 + [429] * 10
+    agent = Django(node_token(1))
+    agent.gate.strangers = counters
+    assert await agent.ask("/api/jobs/x/output", authorization=f"Bearer {node_token(1)}") == 200
 
 
 @in_still_time
@@ -426,7 +429,7 @@ def test_a_stream_that_was_refused_is_counted(web: Plane, ada: User, monkeypatch
     monkeypatch.setattr(BadBearers, "note", lambda self, key: noted.append(key))
     refused = lanes.TokenBucket(rate=1e-6, burst=300)
     for app in asgi._streams.values():
-        monkeypatch.setattr(app._strangers, "refused", refused)
+        monkeypatch.setattr(app._strangers, "refused_streams", refused)
     made_up, key = {"cookie": "hb_session=made-up"}, "hbak_" + "a" * 8 + "b" * 43
     paths = ["/events/?topics=nav", "/api/stream/nodes", "/api/jobs/e3e70682-c209-4cac-a29f-6fbed82c07cd/stream"]
     for number, path in enumerate(paths):

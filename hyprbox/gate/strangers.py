@@ -35,6 +35,7 @@ class Strangers:
         # More than the gate lets in at once: what is on its way to be proven must not fill it.
         self.unproven = lanes.TokenBucket(rate=5, burst=300)
         self.refused = lanes.TokenBucket(rate=5, burst=300)
+        self.refused_streams = lanes.TokenBucket(rate=5, burst=300)  # of people: agents open none, and wait for none
         self._known: OrderedDict[bytes, None] = OrderedDict()
         self._max_known = max_known
         self.lock = threading.Lock()  # proofs come from Django's threads
@@ -96,7 +97,7 @@ class Visit:
             strangers.nobody.take(self._key)
             return
         if self._pays_later:
-            strangers.refused.require(self._key)
+            self._refused.require(self._key)
         else:
             strangers.unproven.take(self._key)
             self._has_paid = True
@@ -127,7 +128,11 @@ class Visit:
             elif self._has_paid:
                 self._strangers.nobody.charge(self._key)
             elif 400 <= status < 500:
-                self._strangers.refused.charge(self._key)
+                self._refused.charge(self._key)
+
+    @property
+    def _refused(self) -> lanes.TokenBucket:
+        return self._strangers.refused_streams if self._is_stream else self._strangers.refused
 
     def _take_for_itself(self, shown: str) -> None:
         if not self._is_stream:
