@@ -1,7 +1,8 @@
 """Cycles of claim and complete a second, on one PostgreSQL, beside three job queues: each job is taken and ended once.
 
 In: all statements that an agent's job costs us, the dispatcher that gathers them, hints to viewers, durable COMMITs. A
-cycle of ours is three steps, because a start is a promise of its own; the peers have two, fetch and complete. Out, on all
+cycle of ours has three steps, because a start is a promise of its own; the peers have two, fetch and complete. As an agent
+polls while its job runs, its next claim is asked for when a completion makes room, and is written together with that. Out, on all
 sides alike: HTTP, credentials, the script and its output. Clients have one core, PostgreSQL the others.
 """
 

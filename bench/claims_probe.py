@@ -1,8 +1,9 @@
 """Run by `bench_claims` in a process of its own. argv: pollers, jobs. Prints cycles a second and what came of the jobs.
 
 A fleet of 1,000 nodes has the same number of jobs each. A poller is the agent of one node after the other and goes
-through what an agent's calls reach: a claim, a start, a completion, each written together with what
-others ask for. The process hears its own hints, as a web process does.
+through what an agent's calls reach: a claim, a start, a completion, each written together with what others ask for. An
+agent polls while its job runs, and a completion takes that poll along: so is the next claim asked for here. The process
+hears its own hints, as a web process does.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import uvloop
 from django.db import connection
 
 from hyprbox.lib import live
+from jobs.claims import Claim
 from jobs.queue import board
 from jobs.reports import Result
 from jobs.together import together
@@ -63,22 +65,41 @@ def prepare(jobs: int) -> list[uuid.UUID]:
     return nodes
 
 
-async def poller(nodes: list[uuid.UUID], ran: Counter[uuid.UUID]) -> None:
-    """Until no node has a job left."""
+async def poll(node: uuid.UUID, news: asyncio.Event) -> Claim:
+    """As the long poll looks: when the node may have work."""
+    while True:
+        news.clear()
+        if board.has_work(node):
+            board.settle(node)
+            if (claim := await together.claim(node_pk=node, request_id=uuid.uuid4())) is not None:
+                if claim.has_room:
+                    board.mark(node)
+                return claim
+        await news.wait()
+
+
+async def poller(nodes: list[uuid.UUID], jobs: int, ran: Counter[uuid.UUID]) -> None:
+    """So many jobs of each node, until no node is left."""
     while nodes:
         node = nodes.pop()
-        while (claim := await together.claim(node_pk=node, request_id=uuid.uuid4())) is not None:
-            ran[claim.job_id] += 1
-            ids = {"node_pk": node, "job_id": claim.job_id, "claim_id": claim.claim_id}
-            if not await together.start(**ids) or not await together.complete(**ids, result=RESULT):
-                raise RuntimeError("a report was not taken")
+        board.mark(node)
+        with board.waiting(node) as news:
+            claim = await poll(node, news)
+            for left in reversed(range(jobs)):
+                ran[claim.job_id] += 1
+                following = asyncio.create_task(poll(node, news)) if left else None
+                ids = {"node_pk": node, "job_id": claim.job_id, "claim_id": claim.claim_id}
+                if not await together.start(**ids) or not await together.complete(**ids, result=RESULT):
+                    raise RuntimeError("a report was not taken")
+                if following is not None:
+                    claim = await following
 
 
-async def cycles(nodes: list[uuid.UUID], pollers: int) -> tuple[float, Counter[uuid.UUID]]:
+async def cycles(nodes: list[uuid.UUID], pollers: int, jobs: int) -> tuple[float, Counter[uuid.UUID]]:
     await board.ensure()
     ran: Counter[uuid.UUID] = Counter()
     began = time.perf_counter()
-    await asyncio.gather(*(poller(nodes, ran) for _ in range(pollers)))
+    await asyncio.gather(*(poller(nodes, jobs, ran) for _ in range(pollers)))
     seconds = time.perf_counter() - began
     await board.stop()
     await together.stop()
@@ -88,7 +109,7 @@ async def cycles(nodes: list[uuid.UUID], pollers: int) -> tuple[float, Counter[u
 
 def main(pollers: int, jobs: int) -> None:
     nodes = prepare(jobs)
-    seconds, ran = uvloop.run(cycles(nodes, pollers))
+    seconds, ran = uvloop.run(cycles(nodes, pollers, jobs // NODES))
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM jobs_job WHERE status = 'SUCCEEDED' AND completion_sha256 <> ''")
         [ended] = cursor.fetchone()

@@ -16,7 +16,8 @@ LOCK = f"SELECT pg_advisory_xact_lock({CLAIMS_LOCK})"
 # stands, and judged again, for it may have changed since; one that somebody else holds is left for the next look.
 CLAIM = f"""
 WITH look AS MATERIALIZED (
-  SELECT w.request, n.removed_at IS NULL AND n.clone_suspected_at IS NULL AND open.taken < n.concurrency AS may, open.*
+  SELECT w.request, n.removed_at IS NULL AND n.clone_suspected_at IS NULL AND open.taken < n.concurrency AS may,
+    open.taken + 1 < n.concurrency AS has_room, open.*
   FROM unnest($1::uuid[], $2::uuid[]) AS w(node, request) JOIN nodes_node n ON n.id = w.node
   CROSS JOIN LATERAL (
     SELECT (array_agg(j.ctid ORDER BY j.created_at, j.id) FILTER (WHERE j.status = 'QUEUED' AND NOT j.held
@@ -29,7 +30,7 @@ WITH look AS MATERIALIZED (
   UPDATE jobs_job AS j SET claim_id = gen_random_uuid(), request_id = pick.request, claimed_at = now(),
     lease_expires_at = now() + interval '{CLAIM_LEASE_SECONDS} seconds'
   FROM (
-    SELECT look.request, mine.ctid FROM look CROSS JOIN LATERAL (
+    SELECT look.request, look.has_room, mine.ctid FROM look CROSS JOIN LATERAL (
       SELECT c.ctid FROM jobs_job c
       WHERE c.ctid = look.next AND c.status = 'QUEUED' AND NOT c.held AND c.expires_at > now()
         AND (c.claim_id IS NULL OR c.lease_expires_at < now())
@@ -37,21 +38,24 @@ WITH look AS MATERIALIZED (
     ) AS mine
     WHERE look.may AND look.again IS NULL AND NOT EXISTS (SELECT FROM jobs_stop)
   ) AS pick WHERE j.ctid = pick.ctid
-  RETURNING j.node_id, j.request_id, j.id, j.claim_id, j.payload, j.signature, j.key_id
+  RETURNING j.node_id, j.request_id, j.id, j.claim_id, j.payload, j.signature, j.key_id, pick.has_room
 )
 SELECT * FROM given
 UNION ALL
-SELECT j.node_id, j.request_id, j.id, j.claim_id, j.payload, j.signature, j.key_id
+SELECT j.node_id, j.request_id, j.id, j.claim_id, j.payload, j.signature, j.key_id, true
 FROM look JOIN jobs_job j ON j.ctid = look.again
 """
 
 
 class Claim(msgspec.Struct, frozen=True):
+    """`has_room`: the node may take another job beside this one."""
+
     job_id: uuid.UUID
     claim_id: uuid.UUID
     payload: bytes
     signature: str
     key_id: str
+    has_room: bool
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -70,5 +74,5 @@ class Wanted(msgspec.Struct, frozen=True):
 def of_row(row: list[Any]) -> tuple[bytes, Claim]:
     """Of a row of `CLAIM` in binary: who asked, as node and request, and the claim."""
     return row[0] + row[1], Claim(
-        uuid.UUID(bytes=row[2]), uuid.UUID(bytes=row[3]), row[4], row[5].decode(), row[6].decode()
+        uuid.UUID(bytes=row[2]), uuid.UUID(bytes=row[3]), row[4], row[5].decode(), row[6].decode(), row[7] == b"\1"
     )

@@ -52,10 +52,10 @@ class Teller:
 
 
 def _calls(moved: list[Report]) -> Iterator[Call]:
-    for has_ended in (False, True):
-        jobs = [f"{one.job_id} {one.node_pk}" for one in moved if (one.result is not None) == has_ended]
+    for has_room in (False, True):
+        jobs = [f"{one.job_id} {one.node_pk}" for one in moved if one.makes_room == has_room]
         for start in range(0, len(jobs), _PER_HINT):
-            told = live.payload(MOVED, ended=has_ended, jobs=",".join(jobs[start : start + _PER_HINT]))
+            told = live.payload(MOVED, room=has_room, jobs=",".join(jobs[start : start + _PER_HINT]))
             yield "tell", (told.encode(),)
 
 
@@ -65,7 +65,7 @@ def hints(moved: live.Event) -> Iterator[live.Event]:
         job, _, node = pair.partition(" ")
         yield live.Event(f"job.{job}", {"kind": "status"})
         yield live.Event("jobs", {"job": job, "node": node})
-        if moved.ids["ended"]:
+        if moved.ids["room"]:
             yield live.Event("work", {"node": node})
 
 

@@ -110,6 +110,15 @@ class Board:
         """Let the node's polls look, without saying that there is work."""
         self._wake(str(node_pk))
 
+    def stir(self, node_pk: uuid.UUID) -> bool:
+        """There is about to be room on the node: its poll may look at once. Whether one waits in this process."""
+        node = str(node_pk)
+        if node not in self._waiters:
+            return False
+        self._with_work.add(node)
+        self._wake(node)
+        return True
+
     def _wake(self, node: str) -> None:
         for event in self._waiters.get(node, ()):
             event.set()

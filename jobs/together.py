@@ -1,7 +1,7 @@
 """What many agents ask for and report at once, in one transaction: jobs claimed, started, completed.
 
 A process has one lane. It takes what queued up while its last batch was in flight, so the busier it is the more share one
-round trip and one COMMIT. An advisory lock serialises the claims of all processes, so that a node never gets more than its
+round trip and one COMMIT. A completion takes the poll along that waits for its node to have room. An advisory lock serialises the claims of all processes, so that a node never gets more than its
 share; it is taken last of all and held for that one statement.
 """
 
@@ -24,12 +24,14 @@ from jobs import batches, claims, hints, reports, usual
 from jobs.claims import Claim, Wanted
 from jobs.connections import Connection, uuid_array
 from jobs.models import Job
+from jobs.queue import board
 from jobs.reports import Result
 from jobs.usual import Report
 
 MAX_BATCH = 256
 MAX_QUEUED = 4096
 WAIT_SECONDS = 5.0
+TURNS = 4  # of the event loop, until a poll that was woken has asked for its claim
 _STATEMENTS = {
     "start": usual.START,
     "complete": usual.COMPLETE,
@@ -64,6 +66,7 @@ class Together:
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
+        self._is_awaited = False  # a poll that waited is on its way to the queue
 
     def attach(self) -> None:
         """From now on, threads of this process report through the running loop."""
@@ -94,10 +97,12 @@ class Together:
         return await self._report(Report(job_id, node_pk, claim_id, None, ""))
 
     async def complete(self, *, node_pk: uuid.UUID, job_id: uuid.UUID, claim_id: uuid.UUID, result: Result) -> bool:
-        """Whether it ran, its output is all here, and it has ended now."""
+        """Whether it ran, its output is all here, and it has ended now. The node's poll, if it waits here, goes along."""
         if not usual.is_plain(result):
             return False
-        return await self._report(Report(job_id, node_pk, claim_id, result, result.sha256()))
+        is_awaited = board.stir(node_pk)
+        self._is_awaited |= is_awaited
+        return await self._report(Report(job_id, node_pk, claim_id, result, result.sha256(), not is_awaited))
 
     def from_thread(self, report: Callable[[], Coroutine[Any, Any, bool]]) -> bool:
         """Wait for a report in a thread; False where there is no loop to go through."""
@@ -127,6 +132,10 @@ class Together:
 
     async def _run(self) -> None:
         while self._queue:
+            if self._is_awaited:
+                self._is_awaited = False
+                for _ in range(TURNS):
+                    await asyncio.sleep(0)
             if batch := self._take():
                 await self._serve(batch)
 

@@ -84,13 +84,14 @@ class _Row(msgspec.Struct):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """`result` is None for a start; `digest` is the result's."""
+    """`result` is None for a start; `digest` is the result's; `makes_room` unless the node's poll looks anyway."""
 
     job_id: uuid.UUID
     node_pk: uuid.UUID
     claim_id: uuid.UUID
     result: Result | None
     digest: str
+    makes_room: bool = False
 
     def row(self) -> _Row:
         result = self.result

@@ -228,7 +228,8 @@ async def _look(poll: Poll, node_pk: uuid.UUID, is_wanted: Callable[[], bool]) -
         raise
     if claim is None and not cancels:
         return None
-    board.mark(node_pk)  # there may be more
+    if cancels or claim is None or claim.has_room:
+        board.mark(node_pk)  # there may be more; else whatever makes room says so
     return claim, cancels
 
 

@@ -15,10 +15,13 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.utils import timezone
 
-from hyprbox.lib import live
+from hyprbox.lib import db, live
+from hyprbox.lib.actors import Actor
 from hyprbox.lib.errors import Unavailable
-from jobs import queue, services, together, waiting
+from jobs import hints, queue, reports, services, together, waiting
 from jobs.models import Job
+from jobs.reports import Result
+from nodes.models import Node
 from tests import factories
 from tokens import cache
 from tokens import services as tokens
@@ -35,7 +38,8 @@ async def fresh_lane(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     monkeypatch.setattr(live, "listener", live.Listener(live.hub))
     board, lane = queue.Board(), together.Together()
     board.chore = waiting.recheck_tokens
-    for module, name, value in ((queue, "board", board), (waiting, "board", board), (waiting, "together", lane)):
+    boards = [(module, "board", board) for module in (queue, waiting, together)]
+    for module, name, value in (*boards, (waiting, "together", lane)):
         monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(waiting, "_tokens", waiting.TokenCache(waiting._wake))
     monkeypatch.setattr(waiting, "_guesses", Guesses())
@@ -176,6 +180,86 @@ async def test_nothing_is_claimed_for_a_client_that_left(token: str, node: Any) 
     job = await queue_one(node)
     await asyncio.sleep(0.2)
     assert (await Job.objects.aget(pk=job.pk)).claim_id is None
+
+
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """How many reports and how many polls each transaction of the lane had."""
+    seen: list[tuple[int, int]] = []
+    write = together.write
+
+    async def noting(statements: Any, told: list[Any], polls: list[Any]) -> Any:
+        seen.append((len(told), len(polls)))
+        return await write(statements, told, polls)
+
+    monkeypatch.setattr(together, "write", noting)
+    return seen
+
+
+async def started(token: str, node: Any) -> dict[str, Any]:
+    """Of a job that runs, what its reports name."""
+    await queue_one(node)
+    job = (await poll(token).done()).body["job"]
+    ids = {"node_pk": node.pk, "job_id": uuid.UUID(job["id"]), "claim_id": uuid.UUID(job["claim_id"])}
+    assert await waiting.together.start(**ids)
+    return ids
+
+
+def result() -> Result:
+    return Result(**{**factories.ending(), "started_at": None, "finished_at": None})
+
+
+async def sleeping(token: str) -> Poll:
+    made = poll(token, wait=20)
+    await asyncio.sleep(0.2)
+    assert not made.task.done()
+    return made
+
+
+async def test_a_completion_takes_the_nodes_poll_along(token: str, node: Any, batches: list[tuple[int, int]]) -> None:
+    ids = await started(token, node)
+    following, patient = await queue_one(node), await sleeping(token)
+    batches.clear()
+    assert await waiting.together.complete(**ids, result=result())
+    assert (await patient.done()).body["job"]["id"] == str(following.pk)
+    assert batches == [(1, 1)]
+
+
+async def test_a_completion_that_is_not_usual_wakes_the_nodes_poll_as_well(token: str, node: Any) -> None:
+    ids = await started(token, node)
+    following, patient = await queue_one(node), await sleeping(token)
+    async with await db.async_connect() as other, other.transaction():
+        await other.execute("SELECT FROM jobs_job WHERE id = %s FOR UPDATE", [ids["job_id"]])
+        assert not await waiting.together.complete(**ids, result=result())
+        await asyncio.sleep(0.2)
+        assert not patient.task.done()
+    by = Actor.agent(id=str(node.pk), name="web-1")
+    given = {"job_id": ids["job_id"], "claim_id": ids["claim_id"], "result": result()}
+    await sync_to_async(reports.complete)(by=by, **given)
+    assert (await patient.done(1.0)).body["job"]["id"] == str(following.pk)
+
+
+async def test_a_poll_in_another_process_hears_of_the_room(token: str, node: Any) -> None:
+    ids = await started(token, node)
+    following = await queue_one(node)
+    async with await db.async_connect() as heard:
+        await heard.execute(f"LISTEN {live.CHANNEL}")
+        assert await waiting.together.complete(**ids, result=result())  # no poll waits in this one
+        notes = [json.loads(note.payload) async for note in heard.notifies(timeout=0.5)]
+    moved = [live.Event(note.pop("topic"), note) for note in notes if note["topic"] == hints.MOVED]
+    told = [hint for event in moved for hint in hints.hints(event)]
+    assert [hint.ids["node"] for hint in told if hint.topic == "work"] == [str(node.pk)]
+    assert (await poll(token).done()).body["job"]["id"] == str(following.pk)
+
+
+@pytest.mark.parametrize(("places", "looks_again"), [(1, False), (2, True)])
+async def test_who_got_the_last_place_of_a_node_need_not_look_again(
+    token: str, node: Any, places: int, looks_again: bool
+) -> None:
+    await Node.objects.filter(pk=node.pk).aupdate(concurrency=places)
+    await queue_one(node)
+    assert (await poll(token).done()).body["job"] is not None
+    assert queue.board.has_work(node.pk) is looks_again
 
 
 async def test_a_cancel_reaches_the_agent(token: str, node: Any) -> None:
