@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -14,7 +14,7 @@ import structlog
 
 from hyprbox.lib import db
 from hyprbox.lib.errors import Unavailable
-from hyprbox.lib.prepared import Pipeline
+from hyprbox.lib.prepared import Call, Pipeline, Row
 
 ANSWER_SECONDS = 1.5  # what the database has for one batch before it counts as away
 RETRY_SECONDS = 0.3
@@ -33,7 +33,7 @@ class Connection:
     """One autocommit connection, used by one task at a time; a broken one is replaced on the next use.
 
     One that does not answer in time is cut off, and for a moment nobody else tries: those in line hear at once.
-    With `statements` (by name, parameters as $1, $2, ...) it is for those alone, through `pipeline()`.
+    With `statements` (by name, parameters as $1, $2, ...) it is for those alone, through `run()`.
     """
 
     def __init__(self, name: str, statements: Mapping[str, str] | None = None) -> None:
@@ -48,33 +48,55 @@ class Connection:
     async def use(self) -> AsyncIterator[psycopg.AsyncConnection[tuple[Any, ...]]]:
         """Yields the connection. Raises `Unavailable` when the database is away."""
         async with self._lock:
-            if time.monotonic() < self._away_until:
-                raise Unavailable()
             try:
-                if self._conn is None or self._conn.closed:
-                    async with asyncio.timeout(ANSWER_SECONDS):
-                        self._conn = await db.async_connect(application_name=self.name)
-                    with db.cut_after(self._conn, ANSWER_SECONDS):
-                        await self._conn.execute(SESSION, prepare=False)
-                    self._pipeline = Pipeline(self._conn, self._statements) if self._statements else None
-                with db.cut_after(self._conn, ANSWER_SECONDS):
-                    yield self._conn
-            except (psycopg.Error, OSError, TimeoutError) as error:
-                log.warning("lane.database_error", lane=self.name, error=str(error) or "no answer in time")
-                if self._conn is None or self._conn.closed:
-                    self._away_until = time.monotonic() + RETRY_SECONDS
-                await self.close()
-                raise Unavailable() from error
-            except asyncio.CancelledError:  # its answer is still on the way, and would be taken for the next one's
-                await self.close()
+                conn, _ = await self._open()
+                with db.cut_after(conn, ANSWER_SECONDS):
+                    yield conn
+            except BaseException as error:
+                await self._broken(error)
                 raise
 
-    @contextlib.asynccontextmanager
-    async def pipeline(self) -> AsyncIterator[Pipeline]:
-        """Yields the connection's statements. Raises `Unavailable` when the database is away."""
-        async with self.use():
-            assert self._pipeline is not None  # made with the connection
-            yield self._pipeline
+    async def run(
+        self, calls: Sequence[Call], before_commit: Callable[[list[list[Row]]], None] | None = None
+    ) -> list[list[Row]]:
+        """As `Pipeline.run`, of the connection's statements. Raises `Unavailable` when the database is away."""
+        async with self._lock:
+            timer = None
+            try:
+                conn, pipeline = await self._open()
+                assert pipeline is not None  # it was given statements
+                timer = asyncio.get_running_loop().call_later(ANSWER_SECONDS, db.cut, conn)
+                return await pipeline.run(calls, before_commit)
+            except BaseException as error:
+                await self._broken(error)
+                raise
+            finally:
+                if timer is not None:
+                    timer.cancel()
+
+    async def _open(self) -> tuple[psycopg.AsyncConnection[tuple[Any, ...]], Pipeline | None]:
+        if time.monotonic() < self._away_until:
+            raise Unavailable()
+        if self._conn is None or self._conn.closed:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                self._conn = await db.async_connect(application_name=self.name)
+            with db.cut_after(self._conn, ANSWER_SECONDS):
+                await self._conn.execute(SESSION, prepare=False)
+            self._pipeline = Pipeline(self._conn, self._statements) if self._statements else None
+        return self._conn, self._pipeline
+
+    async def _broken(self, error: BaseException) -> None:
+        """Raises `Unavailable` for what the database or the wire did. Any other error but a cancel leaves the connection."""
+        if isinstance(error, psycopg.Error | OSError | TimeoutError):
+            log.warning("lane.database_error", lane=self.name, error=str(error) or "no answer in time")
+            if self._conn is None or self._conn.closed:
+                self._away_until = time.monotonic() + RETRY_SECONDS
+            await self.close()
+            raise Unavailable() from error
+        if isinstance(
+            error, asyncio.CancelledError
+        ):  # its answer is still on the way, and would be taken for the next one's
+            await self.close()
 
     async def close(self) -> None:
         conn, pipeline, self._conn, self._pipeline = self._conn, self._pipeline, None, None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from hyprbox.lib import live
 from hyprbox.lib.errors import Unavailable
@@ -46,8 +46,7 @@ class Teller:
         while self._moved:
             moved, self._moved = self._moved, []
             with contextlib.suppress(Unavailable):  # the database is away: on return everybody looks at everything
-                async with self._connection.pipeline() as statements:
-                    await statements.run(list(_calls(moved)))
+                await self._connection.run(list(_calls(moved)))
             await asyncio.sleep(PAUSE_SECONDS)
 
 
@@ -59,19 +58,22 @@ def _calls(moved: list[Report]) -> Iterator[Call]:
             yield "tell", (told.encode(),)
 
 
-def hints(moved: live.Event) -> Iterator[live.Event]:
-    """What one hint tells of many jobs, as `jobs.moves` tells it of each."""
+def hints(moved: live.Event, is_heard: Callable[[str], bool] = lambda topic: True) -> Iterator[live.Event]:
+    """What one hint tells of many jobs, as `jobs.moves` tells it of each; only on topics that somebody hears."""
+    of_jobs, of_work = is_heard("jobs"), moved.ids["room"] and is_heard("work")
     for pair in str(moved.ids["jobs"]).split(","):
         job, _, node = pair.partition(" ")
-        yield live.Event(f"job.{job}", {"kind": "status"})
-        yield live.Event("jobs", {"job": job, "node": node})
-        if moved.ids["room"]:
+        if is_heard(topic := f"job.{job}"):
+            yield live.Event(topic, {"kind": "status"})
+        if of_jobs:
+            yield live.Event("jobs", {"job": job, "node": node})
+        if of_work:
             yield live.Event("work", {"node": node})
 
 
 def _hear(event: live.Event) -> None:
     if event.topic == MOVED:  # and not a resync, which everybody hears anyway
-        for hint in hints(event):
+        for hint in hints(event, live.hub.is_heard):
             live.hub.deliver(hint)
 
 

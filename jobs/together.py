@@ -19,7 +19,7 @@ import structlog
 from hyprbox.lib.actors import Actor, Capability, require
 from hyprbox.lib.crash import crash_point, is_test
 from hyprbox.lib.errors import Overloaded, Unavailable
-from hyprbox.lib.prepared import Pipeline, Row
+from hyprbox.lib.prepared import Row
 from jobs import batches, claims, hints, reports, usual
 from jobs.claims import Claim, Wanted
 from jobs.connections import Connection, uuid_array
@@ -158,8 +158,7 @@ class Together:
         polls = [waiting.asked for waiting in batch if isinstance(waiting.asked, Wanted)]
         told = [waiting.asked for waiting in batch if isinstance(waiting.asked, Report)]
         try:
-            async with self._connection.pipeline() as statements:
-                moved, claimed = await write(statements, told, polls)
+            moved, claimed = await write(self._connection, told, polls)
         except Unavailable as error:
             _refuse(batch, error.message)
             return
@@ -179,7 +178,9 @@ class Together:
         self._teller.tell(report for report in told if report.job_id.bytes in moved)
 
 
-async def write(statements: Pipeline, told: list[Report], polls: list[Wanted]) -> tuple[set[bytes], dict[bytes, Claim]]:
+async def write(
+    connection: Connection, told: list[Report], polls: list[Wanted]
+) -> tuple[set[bytes], dict[bytes, Claim]]:
     """The ids of the jobs that moved, and the claims by node and request, all as bytes. What is written commits together.
 
     Reports come first: a job that ends makes room for the next one. The lock is a statement of its own, because the claim
@@ -190,7 +191,7 @@ async def write(statements: Pipeline, told: list[Report], polls: list[Wanted]) -
     if polls:
         nodes, requests = uuid_array(poll.node_pk for poll in polls), uuid_array(poll.request_id for poll in polls)
         calls += [("lock", ()), ("claim", (nodes, requests))]
-    rows = await statements.run(calls, _crash_if_claimed if polls and is_test() else None)
+    rows = await connection.run(calls, _crash_if_claimed if polls and is_test() else None)
     moved = {row[0] or b"" for found in rows[:reports_end] for row in found}
     return moved, dict(map(claims.of_row, rows[-1])) if polls else {}
 

@@ -41,13 +41,14 @@ async def async_connect(**overrides: Any) -> psycopg.AsyncConnection[tuple[Any, 
 @contextlib.contextmanager
 def cut_after(conn: psycopg.AsyncConnection[tuple[Any, ...]], seconds: float) -> Iterator[None]:
     """Cut the wire when the block takes longer: a database that hangs does not hear a polite cancel."""
-    timer = asyncio.get_running_loop().call_later(seconds, _cut, conn)
+    timer = asyncio.get_running_loop().call_later(seconds, cut, conn)
     try:
         yield
     finally:
         timer.cancel()
 
 
-def _cut(conn: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
+def cut(conn: psycopg.AsyncConnection[tuple[Any, ...]]) -> None:
+    """Cut the wire: whoever waits for an answer hears that the connection is lost."""
     with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(conn.fileno())) as wire:
         wire.shutdown(socket.SHUT_RDWR)

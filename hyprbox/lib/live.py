@@ -112,6 +112,10 @@ class Hub:
                     if not members:
                         del self._by_topic[topic]
 
+    def is_heard(self, topic: str) -> bool:
+        """Whether to deliver on it would reach anybody."""
+        return topic in self._by_topic or topic in self._callbacks
+
     def deliver(self, event: Event) -> None:
         """Called by the listener, and by lanes for what this process itself just committed."""
         if event.topic == RESYNC:

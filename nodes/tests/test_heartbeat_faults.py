@@ -104,7 +104,7 @@ def test_a_connection_that_breaks_is_replaced() -> None:
         first = await lane.call(body)
         conn = ingest.writer._conn
         assert conn is not None
-        db._cut(conn)
+        db.cut(conn)
         second = await lane.call(body)
         await asyncio.sleep(writer.RETRY_SECONDS + 0.1)
         return [first, second, await lane.call(body)]
