@@ -2,7 +2,7 @@
 // A reconnect resumes by Last-Event-ID, so nothing is lost or doubled. Output becomes text nodes only.
 import { $, $$, press, onReady, say } from './dom.js';
 import { actions } from './actions.js';
-import { apply, setConnection } from './live.js';
+import { apply, onExpired, setConnection } from './live.js';
 import { PLAIN, nodesOf } from './ansi.js';
 
 const MAX_LINES = 2000;
@@ -161,7 +161,7 @@ const follow = () => {
   ['stdout', 'stderr'].forEach((name) => source.addEventListener(name, (event) => soon(() => take(streams[name], JSON.parse(event.data)))));
   source.addEventListener('status', (event) => onStatus(JSON.parse(event.data)));
   source.addEventListener('done', (event) => onDone(JSON.parse(event.data)));
-  source.addEventListener('expired', () => { source.close(); location.reload(); });
+  source.addEventListener('expired', () => { source.close(); onExpired(); });
   source.onopen = () => setConnection('ok');
   source.onerror = () => {
     setConnection('warn');

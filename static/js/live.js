@@ -132,12 +132,18 @@ const onLine = (event) => {
   soon();
 };
 
+let isLeaving = false;
+addEventListener('submit', (event) => { isLeaving = !event.defaultPrevented; });
+
+/** The login has ended. Who is signing out gets to where that leads; a reload would overtake it. */
+export const onExpired = () => setTimeout(() => location.reload(), isLeaving ? 5000 : 0);
+
 export const start = (url) => {
   source = new EventSource(url);
   source.addEventListener('fragment', onFragment);
   source.addEventListener('line', onLine);
   source.addEventListener('resync', resync);
-  source.addEventListener('expired', () => { source.close(); location.reload(); });
+  source.addEventListener('expired', () => { source.close(); onExpired(); });
   source.onopen = () => {
     setConnection('ok');
     if (wasLost) { say('Live again'); resync(); }
