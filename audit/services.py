@@ -21,7 +21,7 @@ from hyprbox.lib.rowmac import RowTampered, Sealed
 MAX_VALUE_BYTES = 1024
 _SEALS = Actor.system("seals")
 
-# Prepared, without a cursor, and not waited for: an act that goes on at once has half of the cost.
+# Prepared, without a cursor, and in one round trip with the COMMIT that follows: every act pays for this.
 _SQL = """
 INSERT INTO audit_event (action, actor_kind, actor_id, actor_name, target, ip, request_id, subject, subject_version,
   detail, canonical)
