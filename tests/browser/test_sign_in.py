@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from urllib.parse import urlencode
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.conftest import Watch, sign_in
 from tests.house import EMAIL, PASSWORD
@@ -63,6 +64,20 @@ def test_signing_out_ends_the_session(page: Page) -> None:
     page.wait_for_url("**/login/")
     page.goto("/jobs/")
     assert "/login/" in page.url
+
+
+def test_a_live_page_does_not_overtake_its_own_signing_out(page: Page) -> None:
+    sign_in(page)
+
+    def slowly(route: Route) -> None:
+        answer = route.fetch(max_redirects=0)  # from here on the page's stream says that the login has ended
+        time.sleep(2)
+        route.fulfill(response=answer)
+
+    page.route("**/logout/", slowly)
+    page.get_by_role("button", name="Sign out").first.click()
+    page.wait_for_url("**/login/**")
+    assert page.url.endswith("/login/")
 
 
 def test_the_theme_is_remembered_by_the_server(ada: Page) -> None:
