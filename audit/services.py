@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import msgspec
 import structlog
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
 
@@ -19,6 +19,7 @@ from hyprbox.lib.prepared import Statement
 from hyprbox.lib.rowmac import RowTampered, Sealed
 
 MAX_VALUE_BYTES = 1024
+_SURELY_SHORT = MAX_VALUE_BYTES // 4  # characters: UTF-8 has four bytes for one at most
 _SEALS = Actor.system("seals")
 
 # Prepared, without a cursor, and in one round trip with the COMMIT that follows: every act pays for this.
@@ -33,6 +34,7 @@ _INSERT_AND_TELL = Statement(
     "audit_told", f"{_SQL} RETURNING pg_notify('{live.CHANNEL}', '{live.payload(sequencer.WRITTEN)}')"
 )
 
+_encode = msgspec.json.Encoder().encode
 log = structlog.get_logger(__name__)
 
 
@@ -56,13 +58,14 @@ def record(
     here: Any = connections[DEFAULT_DB_ALIAS]  # once: to find it is a tenth of the work
     if not here.in_atomic_block:
         raise NotInTransaction(NotInTransaction.__doc__)
-    facts = {**(detail or {}), **({"api_key": by.key} if by.key else {})}
-    kept = {key: _harmless(value) for key, value in facts.items()}
+    kept = {key: _harmless(value) for key, value in detail.items()} if detail else {}
+    if by.key:
+        kept["api_key"] = _harmless(by.key)
     _insert(
         here,
         (
-            action.value,
-            by.kind.value,
+            action,
+            by.kind,
             by.id,
             _one_line(by.name)[:254],
             _one_line(target)[:255],
@@ -70,12 +73,12 @@ def record(
             by.request_id,
             rowmac.subject_of(row) if row is not None else "",
             str(row.row_version) if row is not None else None,
-            json.dumps(kept),
+            _encode(kept),
         ),
     )
 
 
-def _insert(here: Any, values: tuple[str | None, ...]) -> None:
+def _insert(here: Any, values: tuple[str | bytes | None, ...]) -> None:
     here.validate_no_broken_transaction()
     is_told_here = sequencer.loop.is_running
     with here.wrap_database_errors:
@@ -130,6 +133,8 @@ def _one_line(text: str) -> str:
 
 
 def _harmless(value: Any) -> Any:
+    if type(value) is str and len(value) <= _SURELY_SHORT and value.isprintable():
+        return value
     if isinstance(value, Mapping):
         return {_one_line(str(name))[:200]: _harmless(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

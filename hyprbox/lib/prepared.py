@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -21,6 +20,7 @@ from psycopg.waiting import Ready, Wait
 T = TypeVar("T")
 Row = list[bytes | None]
 Call = tuple[str, Sequence[bytes]]
+_PREPARED = "_prepared_statements"  # of a connection: the names of those that it has prepared
 _GOOD = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK, pq.ExecStatus.PIPELINE_SYNC)
 
 
@@ -35,11 +35,11 @@ class Statement:
         """`statement` has its parameters as $1, $2, ..."""
         self.name = name.encode()
         self.text = statement.encode()
-        self.prepared: weakref.WeakSet[psycopg.Connection[Any]] = weakref.WeakSet()
 
-    def send(self, conn: psycopg.Connection[Any], parameters: Sequence[str | None]) -> None:
-        """Within the connection's transaction. Raises `psycopg.DataError` for NUL."""
-        if any(value is not None and "\0" in value for value in parameters):
+    def send(self, conn: psycopg.Connection[Any], parameters: Sequence[str | bytes | None]) -> None:
+        """Within the connection's transaction; bytes are text already encoded. Raises `psycopg.DataError` for NUL."""
+        encoded = [value.encode() if isinstance(value, str) else value for value in parameters]
+        if b"\0" in b"".join([value for value in encoded if value is not None]):
             raise psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
         waiting = conn.__dict__.get("wait")
         if not isinstance(waiting, _Waiting):
@@ -47,73 +47,71 @@ class Statement:
                 conn.execute("SELECT")  # psycopg begins a transaction with its own first statement only
             waiting = _Waiting(conn)
             conn.wait = waiting  # type: ignore[method-assign, assignment]
-        waiting.calls.append((self, [None if value is None else value.encode() for value in parameters]))
+        waiting.calls.append((self, encoded))
+
+
+_COMMIT: tuple[Statement, list[bytes | None]] = (Statement("commit", "COMMIT"), [])
 
 
 class _Waiting:
     """In place of the `wait` of a connection, through which psycopg does all it does, while statements are to be sent."""
+
+    __slots__ = ("_conn", "calls")
 
     def __init__(self, conn: psycopg.Connection[Any]) -> None:
         self._conn = conn
         self.calls: list[tuple[Statement, list[bytes | None]]] = []
 
     def __call__(self, following: PQGen[T], *args: Any, **named: Any) -> T:
-        del self._conn.wait  # from here on it is psycopg's own again
+        conn = self._conn
+        del conn.wait  # from here on it is psycopg's own again
         what = getattr(following, "__name__", "")
-        if what != "_rollback_gen":  # of which nothing would stay
-            following = self._before(following, is_commit=what == "_commit_gen")
-        return self._conn.wait(following, *args, **named)
+        if what == "_commit_gen":
+            following.close()
+            self.calls.append(_COMMIT)
+            following = self._exchange()  # type: ignore[assignment] # whose value is None, as a COMMIT's is
+        elif what != "_rollback_gen":  # of which nothing would stay
+            following = self._before(following)
+        return conn.wait(following, *args, **named)
 
-    def _before(self, following: PQGen[T], *, is_commit: bool) -> PQGen[T]:
+    def _before(self, following: PQGen[T]) -> PQGen[T]:
+        yield from self._exchange()
+        return (yield from following)
+
+    def _exchange(self) -> PQGen[None]:
+        """One round trip for all of them.."""
         pg = self._conn.pgconn
+        prepared: set[bytes] = self._conn.__dict__.setdefault(_PREPARED, set())
+        fresh = {statement.name: statement.text for statement, _ in self.calls if statement.name not in prepared}
+        results: list[pq.abc.PGresult] = []
         pg.enter_pipeline_mode()
         try:
-            prepared = self._send(is_commit)
-            yield from self._end(prepared)
+            for name, text in fresh.items():
+                pg.send_prepare(name, text)
+            for statement, parameters in self.calls:
+                pg.send_query_prepared(statement.name, parameters)
+            pg.pipeline_sync()
+            while pg.flush():
+                if (yield Wait.RW) & Ready.R:
+                    pg.consume_input()
+            while True:
+                while pg.is_busy():
+                    yield Wait.R
+                    pg.consume_input()
+                if (result := pg.get_result()) is None:  # between two statements
+                    continue
+                if result.status == pq.ExecStatus.PIPELINE_SYNC:
+                    break
+                results.append(result)
         finally:
             with contextlib.suppress(psycopg.Error):  # it is broken, and that is being raised
                 pg.exit_pipeline_mode()
-        if is_commit:
-            following.close()
-            return None  # type: ignore[return-value] # as a COMMIT does
-        return (yield from following)
-
-    def _send(self, is_commit: bool) -> list[Statement | None]:
-        """For each result that will come, the statement that is prepared by then."""
-        pg = self._conn.pgconn
-        prepared: list[Statement | None] = []
-        for statement, parameters in self.calls:
-            if self._conn not in statement.prepared and statement not in prepared:
-                pg.send_prepare(statement.name, statement.text)
-                prepared.append(statement)
-            pg.send_query_prepared(statement.name, parameters)
-            prepared.append(None)
-        if is_commit:
-            pg.send_query_params(b"COMMIT", None)
-            prepared.append(None)
-        pg.pipeline_sync()
-        return prepared
-
-    def _end(self, prepared: list[Statement | None]) -> PQGen[None]:
-        pg = self._conn.pgconn
-        results: list[pq.abc.PGresult] = []
-        while pg.flush():
-            if (yield Wait.RW) & Ready.R:
-                pg.consume_input()
-        while not results or results[-1].status != pq.ExecStatus.PIPELINE_SYNC:
-            while pg.is_busy():
-                yield Wait.R
-                pg.consume_input()
-            if (result := pg.get_result()) is not None:
-                results.append(result)
-        for statement, result in zip(prepared, results, strict=False):  # there is one for the end as well
-            if statement is not None and result.status in _GOOD:
-                statement.prepared.add(self._conn)
+        prepared.update(name for name, result in zip(fresh, results, strict=False) if result.status in _GOOD)
         try:
             _check(results)
         except psycopg.errors.InvalidSqlStatementName:  # somebody said DEALLOCATE: the next transaction has it again
-            for statement, _ in self.calls:
-                statement.prepared.discard(self._conn)
+            done = [result.status in _GOOD for result in results[len(fresh) :]]
+            prepared.discard(self.calls[done.index(False)][0].name)
             raise
 
 

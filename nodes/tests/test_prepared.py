@@ -115,7 +115,6 @@ def test_what_is_sent_last_and_the_commit_are_one_exchange(note: Statement, tmp_
         "Bind",
         "Describe",
         "Execute",
-        "Parse",
         "Bind",
         "Describe",
         "Execute",
