@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import statistics
 import threading
@@ -60,6 +61,7 @@ async def sequence_until(done: threading.Event) -> None:
 
 def main() -> None:
     nodes = [Node.objects.create(node_id=f"bench-{number}") for number in range(WRITERS)]
+    gc.freeze()  # as a web process does when it has started
     done = threading.Event()
     web = threading.Thread(target=uvloop.run, args=(sequence_until(done),))
     web.start()

@@ -9,6 +9,7 @@ hears its own hints, as a web process does.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sys
 import time
@@ -109,6 +110,7 @@ async def cycles(nodes: list[uuid.UUID], pollers: int, jobs: int) -> tuple[float
 
 def main(pollers: int, jobs: int) -> None:
     nodes = prepare(jobs)
+    gc.freeze()  # as a web process does when it has started
     seconds, ran = uvloop.run(cycles(nodes, pollers, jobs // NODES))
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM jobs_job WHERE status = 'SUCCEEDED' AND completion_sha256 <> ''")

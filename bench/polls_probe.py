@@ -74,7 +74,9 @@ def main(url: str) -> None:
     rates: dict[str, list[float]] = {"partial": [], "whole": []}
     with psycopg.connect(url, autocommit=True, prepare_threshold=None) as conn:
         nodes = prepare(conn, url)
-        conn.execute(connections.SESSION, prepare=False)  # a connection like the lane's from here on
+        conn.execute(
+            connections.session(connections.SETTINGS), prepare=False
+        )  # a connection like the lane's from here on
         conn.pgconn.prepare(b"claim", claims.CLAIM.encode())  # and asked as the lane asks
         for _ in range(ROUNDS):
             for name, taken in (("partial", [WHOLE]), ("whole", TAKEN)):

@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 import structlog
+from psycopg import sql
 
 from hyprbox.lib import db
 from hyprbox.lib.errors import Unavailable
@@ -21,10 +22,7 @@ RETRY_SECONDS = 0.3
 
 # One plan for ever, made of index look-ups: planning would cost more than the work, and a plan from the days when the
 # table was small would read all of it.
-SESSION = (
-    "SELECT set_config(name, value, false) FROM (VALUES ('plan_cache_mode', 'force_generic_plan'), "
-    "('enable_seqscan', 'off'), ('jit', 'off')) AS setting (name, value)"
-)
+SETTINGS = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off"}
 
 log = structlog.get_logger(__name__)
 
@@ -33,11 +31,15 @@ class Connection:
     """One autocommit connection, used by one task at a time; a broken one is replaced on the next use.
 
     One that does not answer in time is cut off, and for a moment nobody else tries: those in line hear at once.
-    With `statements` (by name, parameters as $1, $2, ...) it is for those alone, through `run()`.
+    With `statements` (by name, parameters as $1, $2, ...) it is for those alone, through `run()`; `settings` are
+    PostgreSQL's, beside those of every lane.
     """
 
-    def __init__(self, name: str, statements: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, name: str, statements: Mapping[str, str] | None = None, settings: Mapping[str, str] | None = None
+    ) -> None:
         self.name = name
+        self._session = session({**SETTINGS, **(settings or {})})
         self._statements = statements
         self._away_until = 0.0
         self._conn: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
@@ -81,7 +83,7 @@ class Connection:
             async with asyncio.timeout(ANSWER_SECONDS):
                 self._conn = await db.async_connect(application_name=self.name)
             with db.cut_after(self._conn, ANSWER_SECONDS):
-                await self._conn.execute(SESSION, prepare=False)
+                await self._conn.execute(self._session, prepare=False)
             self._pipeline = Pipeline(self._conn, self._statements) if self._statements else None
         return self._conn, self._pipeline
 
@@ -104,6 +106,12 @@ class Connection:
             pipeline.detach()
         if conn is not None:
             await conn.close()
+
+
+def session(settings: Mapping[str, str]) -> sql.Composed:
+    """The statement that sets them for a whole connection."""
+    made = [sql.SQL("set_config({}, {}, false)").format(name, value) for name, value in settings.items()]
+    return sql.SQL("SELECT ") + sql.SQL(", ").join(made)
 
 
 def uuid_array(ids: Iterable[uuid.UUID]) -> bytes:

@@ -27,7 +27,8 @@ class Teller:
 
     def __init__(self) -> None:
         self._moved: list[Report] = []
-        self._connection = Connection("hyprbox-hints", {"tell": _TELL})
+        # To wait for the disk would hold up those who write something that lasts.
+        self._connection = Connection("hyprbox-hints", {"tell": _TELL}, {"synchronous_commit": "off"})
         self._task: asyncio.Task[None] | None = None
 
     def tell(self, moved: Iterable[Report]) -> None:

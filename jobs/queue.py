@@ -50,8 +50,10 @@ class Board:
     def __init__(self) -> None:
         self.connection = Connection("hyprbox-board")
         self._cancels, self._holding = self._by_node(_CANCELS), self._by_node(_HOLDING)
-        self._with_work: set[str] = set()
-        self._waiters: dict[str, set[asyncio.Event]] = {}
+        self._with_work: set[int] = (
+            set()
+        )  # nodes, by the number of their id: a UUID is slow to hash, and slower as text
+        self._waiters: dict[int, set[asyncio.Event]] = {}
         self._task: asyncio.Task[None] | None = None
         self.checked_at = 0.0
         # What else every process looks after, at every other re-check.
@@ -74,52 +76,54 @@ class Board:
                 await task
         await self.connection.close()
 
-    def has_work(self, node_pk: uuid.UUID | str) -> bool:
+    def has_work(self, node_pk: uuid.UUID) -> bool:
         """A hint, not a promise."""
-        return str(node_pk) in self._with_work
+        return node_pk.int in self._with_work
 
     @contextlib.contextmanager
     def waiting(self, node_pk: uuid.UUID) -> Any:
         """An event that is set when the node may have work."""
         event = asyncio.Event()
-        waiters = self._waiters.setdefault(str(node_pk), set())
+        waiters = self._waiters.setdefault(node_pk.int, set())
         waiters.add(event)
         try:
             yield event
         finally:
             waiters.discard(event)
             if not waiters:
-                self._waiters.pop(str(node_pk), None)
+                self._waiters.pop(node_pk.int, None)
 
     def settle(self, node_pk: uuid.UUID) -> None:
         """A poll is about to look."""
-        self._with_work.discard(str(node_pk))
+        self._with_work.discard(node_pk.int)
 
     def mark(self, node_pk: uuid.UUID) -> None:
-        self._with_work.add(str(node_pk))
+        self._with_work.add(node_pk.int)
 
     def _hear(self, event: live.Event) -> None:
         if event.topic == live.RESYNC:
             for node in list(self._waiters):
                 self._wake(node)
-        elif isinstance(named := event.ids.get("node"), str):
-            self._with_work.add(named)
-            self._wake(named)
+            return
+        with contextlib.suppress(ValueError, KeyError, AttributeError, TypeError):  # what is no node's id wakes nobody
+            node = uuid.UUID(event.ids["node"]).int
+            self._with_work.add(node)
+            self._wake(node)
 
     def wake(self, node_pk: uuid.UUID) -> None:
         """Let the node's polls look, without saying that there is work."""
-        self._wake(str(node_pk))
+        self._wake(node_pk.int)
 
     def stir(self, node_pk: uuid.UUID) -> bool:
         """There is about to be room on the node: its poll may look at once. Whether one waits in this process."""
-        node = str(node_pk)
+        node = node_pk.int
         if node not in self._waiters:
             return False
         self._with_work.add(node)
         self._wake(node)
         return True
 
-    def _wake(self, node: str) -> None:
+    def _wake(self, node: int) -> None:
         for event in self._waiters.get(node, ()):
             event.set()
 
@@ -130,7 +134,7 @@ class Board:
                 rows = await (await conn.execute(_WITH_WORK)).fetchall()
         except Unavailable:
             return
-        self._with_work = {str(row[0]) for row in rows}
+        self._with_work = {row[0].int for row in rows}
         self.checked_at = time.monotonic()
         for node in self._with_work:
             self._wake(node)

@@ -36,12 +36,12 @@ MAX_ENROLLING = 64  # each takes a thread and a connection of the pool
 NOBODY = Presented("", b"")
 
 
-def _no_work(node_pk: str) -> bool:
+def _no_work(node_pk: uuid.UUID) -> bool:
     return False
 
 
 # Whether this node should ask for work at once. The roof puts the jobs' in-memory flag here.
-work_waiting: Callable[[str], bool] = _no_work
+work_waiting: Callable[[uuid.UUID], bool] = _no_work
 
 _by_token = lanes.TokenBucket()
 _without_token = lanes.TokenBucket(rate=5, burst=15)
@@ -63,7 +63,7 @@ async def heartbeat_lane(scope: lanes.Scope, receive: lanes.Receive, send: lanes
             refusals.tell_soon(error, by=writer.tokens.caller(scope), route="heartbeat", method=scope["method"])
         await lanes.answer_error(send, error, request_id)
         return
-    await lanes.answer(send, 202, _answer(beat, written, work_waiting(str(node_pk))), request_id)
+    await lanes.answer(send, 202, _answer(beat, written, work_waiting(node_pk)), request_id)
 
 
 def take_directly(scope: lanes.Scope) -> lanes.Taker | None:
@@ -117,7 +117,7 @@ class _Sender:
 class _Taken(Beat):
     """A heartbeat that was taken directly, and where its answer goes."""
 
-    __slots__ = ("_is_answered", "_prefix", "_reply", "_request_id")
+    __slots__ = ("_is_answered", "_node_pk", "_prefix", "_reply", "_request_id")
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class _Taken(Beat):
         request_id: str,
     ) -> None:
         self.node_key, self.heartbeat, self.inventory, self.token = token.node_key, heartbeat, inventory, token
-        self._prefix, self._reply, self._request_id = prefix, reply, request_id
+        self._node_pk, self._prefix, self._reply, self._request_id = token.node_pk, prefix, reply, request_id
         self._is_answered = False
 
     def is_answered(self) -> bool:
@@ -137,7 +137,7 @@ class _Taken(Beat):
 
     def accept(self, written: Written) -> None:
         self._is_answered = True
-        is_work_waiting = work_waiting(self.node_key)
+        is_work_waiting = self._node_pk is not None and work_waiting(self._node_pk)
         if is_work_waiting or written.is_crowded:
             before, after = lanes.rendered(_answer(self.heartbeat, written, is_work_waiting))
         else:

@@ -82,7 +82,7 @@ def test_the_clock_offset_is_measured_by_the_database() -> None:
 
 def test_work_waiting_comes_from_the_hook(monkeypatch: pytest.MonkeyPatch) -> None:
     node = make_node("web-1")
-    monkeypatch.setattr(ingest, "work_waiting", lambda pk: pk == str(node.pk))
+    monkeypatch.setattr(ingest, "work_waiting", lambda pk: pk == node.pk)
     assert lane.send(lane.beat("web-1"), make_token(node)).json["work_waiting"] is True
 
 
