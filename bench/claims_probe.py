@@ -58,11 +58,11 @@ RESULT = Result("succeeded", 0, 0, EMPTY_SHA256, EMPTY_SHA256, None, None, exit_
 def prepare(jobs: int) -> list[uuid.UUID]:
     with connection.cursor() as cursor:
         cursor.execute("SET statement_timeout = 0")
-        cursor.execute("TRUNCATE nodes_node CASCADE")
+        cursor.execute("TRUNCATE nodes_node, jobs_openjob CASCADE")
         cursor.execute(FLEET, [NODES])
         nodes = [row[0] for row in cursor.fetchall()]
         cursor.execute(QUEUE, {"nodes": nodes, "jobs": jobs})
-        cursor.execute("VACUUM ANALYZE jobs_job, jobs_transcript, nodes_node")
+        cursor.execute("VACUUM ANALYZE jobs_job, jobs_openjob, jobs_transcript, nodes_node")
     return nodes
 
 

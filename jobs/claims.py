@@ -12,7 +12,7 @@ from jobs.states import CLAIM_LEASE_SECONDS, CLAIMS_LOCK
 
 LOCK = f"SELECT pg_advisory_xact_lock({CLAIMS_LOCK})"
 # A request that holds a claim gets it again; the others get their node's next job. A node's open jobs are read once,
-# through a partial index, so that neither its history nor other nodes' queues cost anything. The job is locked where it
+# from a table of their own, so that neither its history nor other nodes' queues cost anything. The job is locked where it
 # stands, and judged again, for it may have changed since; one that somebody else holds is left for the next look.
 CLAIM = f"""
 WITH look AS MATERIALIZED (
@@ -20,11 +20,11 @@ WITH look AS MATERIALIZED (
     open.taken + 1 < n.concurrency AS has_room, open.*
   FROM unnest($1::uuid[], $2::uuid[]) AS w(node, request) JOIN nodes_node n ON n.id = w.node
   CROSS JOIN LATERAL (
-    SELECT (array_agg(j.ctid ORDER BY j.created_at, j.id) FILTER (WHERE j.status = 'QUEUED' AND NOT j.held
+    SELECT (array_agg(j.ctid ORDER BY o.created_at, o.job_id) FILTER (WHERE j.status = 'QUEUED' AND NOT j.held
         AND j.expires_at > now() AND (j.claim_id IS NULL OR j.lease_expires_at < now())))[1] AS next,
       count(*) FILTER (WHERE j.status = 'RUNNING' OR (j.claim_id IS NOT NULL AND j.lease_expires_at >= now())) AS taken,
       (array_agg(j.ctid) FILTER (WHERE j.request_id = w.request AND j.claim_id IS NOT NULL))[1] AS again
-    FROM jobs_job j WHERE j.node_id = w.node AND j.finished_at IS NULL
+    FROM jobs_openjob o JOIN jobs_job j ON j.id = o.job_id AND j.finished_at IS NULL WHERE o.node_id = w.node
   ) AS open
 ), given AS (
   UPDATE jobs_job AS j SET claim_id = gen_random_uuid(), request_id = pick.request, claimed_at = now(),

@@ -80,9 +80,9 @@ def gauges() -> Gauges:
             SELECT count(*) FILTER (WHERE (status = 'QUEUED' AND expires_at < now() - interval '1 minute')
                                        OR (status = 'RUNNING' AND deadline_at < now() - interval '1 minute'
                                            AND lease_expires_at < now() - interval '1 minute')),
-                   COALESCE(extract(epoch FROM now() - min(created_at) FILTER (WHERE status = 'QUEUED')), 0),
+                   COALESCE(extract(epoch FROM now() - min(j.created_at) FILTER (WHERE status = 'QUEUED')), 0),
                    count(*) FILTER (WHERE status = 'RUNNING' AND contact_lost_at IS NOT NULL)
-            FROM jobs_job WHERE finished_at IS NULL
+            FROM jobs_openjob o JOIN jobs_job j ON j.id = o.job_id WHERE finished_at IS NULL
             """
         )
         past, oldest, lost = cursor.fetchone()

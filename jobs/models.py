@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from functools import reduce
 from operator import or_
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
+from django.contrib.postgres.expressions import ArraySubquery
 from django.db import models
-from django.db.models import Q
+from django.db.models import Lookup, Q
 from django.db.models.functions import Now
 
 from hyprbox.lib.rowmac import Sealed
@@ -24,23 +26,65 @@ class JobQuerySet(models.QuerySet["Job"]):
     def newest_first(self) -> JobQuerySet:
         return self.order_by("-created_at", "-id")
 
-    def unfinished(self) -> JobQuerySet:
-        return self.filter(finished_at=None)
+    def unfinished(self, *, node_pk: uuid.UUID | None = None) -> JobQuerySet:
+        """Those that have not ended, of one node or of all."""
+        return self.filter(among_open(node_pk), finished_at=None)
 
     def in_status(self, *statuses: str) -> JobQuerySet:
         """Found by what holds for the statuses, because no index knows a status."""
         found = self.filter(status__in=statuses)
         if statuses and all(status in _HELD_BY for status in statuses):
-            found = found.filter(reduce(or_, [_HELD_BY[status] for status in statuses]))
+            held_by = {_HELD_BY[status] for status in statuses}
+            found = found.filter(reduce(or_, [made() for made in held_by]))
         return found
 
 
-# What every job in a status fulfils, as the guarding trigger sees to it, and few others do. There is an index for each.
-_HELD_BY: Final[dict[str, Q]] = {
-    Status.QUEUED: Q(finished_at=None),
-    Status.RUNNING: Q(finished_at=None),
-    Status.FAILED: ~Q(reason=""),
-    Status.CANCELLED: Q(cancel_requested_at__isnull=False),
+class OpenJob(models.Model):
+    """That a job has not ended: a trigger notes it when the job is queued, and whoever ends the job deletes it.
+
+    It stands beside the job and not in an index on it: that would have to know when a job ended, and then the end of each
+    would be written into all indexes of the history. A row that was left behind does no harm; the job says what is true.
+    """
+
+    job = models.OneToOneField("Job", primary_key=True, on_delete=models.CASCADE, related_name="+", db_constraint=False)
+    node_id = models.UUIDField()
+    created_at = models.DateTimeField()
+
+    class Meta:
+        indexes: ClassVar = [
+            # An empty poll stays as fast with a million finished jobs as with none.
+            models.Index(fields=["node_id", "created_at", "job"], name="jobs_open"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.job_id} on {self.node_id}"
+
+
+@models.UUIDField.register_lookup
+class _AnyOf(Lookup):
+    """As `__in`, for an array: that can be looked up in an index also where it is one alternative of several."""
+
+    lookup_name = "any_of"
+    prepare_rhs = False
+
+    def as_sql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
+        lhs, lhs_params = self.process_lhs(compiler, connection)
+        rhs, rhs_params = self.process_rhs(compiler, connection)
+        return f"{lhs} = ANY({rhs})", [*lhs_params, *rhs_params]
+
+
+def among_open(node_pk: uuid.UUID | None = None) -> Q:
+    """What fulfils every job that has not ended, of one node or of all, and few others."""
+    rows = OpenJob.objects.all() if node_pk is None else OpenJob.objects.filter(node_id=node_pk)
+    return Q(pk__any_of=ArraySubquery(rows.values("job_id")))
+
+
+# What every job in a status fulfils, as the guarding triggers see to it, and few others do. There is an index for each.
+_HELD_BY: Final[dict[str, Callable[[], Q]]] = {
+    Status.QUEUED: among_open,
+    Status.RUNNING: among_open,
+    Status.FAILED: lambda: ~Q(reason=""),
+    Status.CANCELLED: lambda: Q(cancel_requested_at__isnull=False),
 }
 
 
@@ -80,8 +124,8 @@ class Job(models.Model):
     `claim_id` names the agent's hold on it: QUEUED with a claim is handed out but not started. `script`
     and `payload` are exact bytes. Times are the database's.
 
-    The row moves often, so no index knows what a claim or a start writes: PostgreSQL then puts the new version beside the
-    old one and touches no index. What a status goes with is the guarding trigger's, not a CHECK's: that would be read again
+    The row moves often, so no index knows what a claim, a start or a good end writes: PostgreSQL then puts the new version
+    beside the old one and touches no index. What a status goes with is the guarding trigger's, not a CHECK's: that would be read again
     for each statement.
     """
 
@@ -139,8 +183,6 @@ class Job(models.Model):
 
     class Meta:
         indexes: ClassVar = [
-            # An empty poll stays as fast with a million finished jobs as with none.
-            models.Index(fields=["node", "created_at", "id"], name="jobs_open", condition=Q(finished_at=None)),
             models.Index(fields=["node", "-created_at"], name="jobs_of_node"),
             models.Index(fields=["-created_at", "-id"], name="jobs_newest"),
             models.Index(fields=["preset", "-created_at"], name="jobs_of_preset"),

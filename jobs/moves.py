@@ -12,7 +12,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from hyprbox.lib import live
-from jobs.models import Job
+from jobs.models import Job, OpenJob
 from jobs.states import TERMINAL, can_move
 
 
@@ -31,6 +31,8 @@ def move(job: Job, *, to: str, guard: Q | None = None, **changes: Any) -> bool:
         where &= guard
     if Job.objects.filter(where).update(status=to, **changes) != 1:
         return False
+    if to in TERMINAL:
+        OpenJob.objects.filter(pk=job.pk).delete()
     tell(job.pk, job.node_id, kind="status")
     job.refresh_from_db(fields=["status", "phase", "finished_at", *changes])
     return True

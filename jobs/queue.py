@@ -20,19 +20,20 @@ from jobs.connections import Connection
 RECHECK_SECONDS = 2.0
 
 _WITH_WORK = """
-SELECT DISTINCT node_id FROM jobs_job
+SELECT DISTINCT o.node_id FROM jobs_openjob o JOIN jobs_job j ON j.id = o.job_id
 WHERE finished_at IS NULL AND (
   (status = 'QUEUED' AND NOT held AND expires_at > now() AND (claim_id IS NULL OR lease_expires_at < now())
    AND NOT EXISTS (SELECT FROM jobs_stop))
   OR (status = 'RUNNING' AND cancel_requested_at IS NOT NULL))
 """
 _CANCELS = """
-SELECT node_id, id FROM jobs_job
-WHERE node_id = ANY(%s) AND finished_at IS NULL AND status = 'RUNNING' AND cancel_requested_at IS NOT NULL
+SELECT o.node_id, id FROM jobs_openjob o JOIN jobs_job j ON j.id = o.job_id
+WHERE o.node_id = ANY(%s) AND finished_at IS NULL AND status = 'RUNNING' AND cancel_requested_at IS NOT NULL
 """
 _HOLDING = """
-SELECT node_id, id, claim_id, status, cancel_requested_at IS NOT NULL FROM jobs_job
-WHERE node_id = ANY(%s) AND finished_at IS NULL AND (status = 'RUNNING' OR claim_id IS NOT NULL)
+SELECT o.node_id, id, claim_id, status, cancel_requested_at IS NOT NULL
+FROM jobs_openjob o JOIN jobs_job j ON j.id = o.job_id
+WHERE o.node_id = ANY(%s) AND finished_at IS NULL AND (status = 'RUNNING' OR claim_id IS NOT NULL)
 """
 
 

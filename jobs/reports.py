@@ -116,7 +116,8 @@ def _has_room(job: Job) -> bool:
     with connection.cursor() as cursor:  # nothing is handed out meanwhile
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [CLAIMS_LOCK])
     is_held = Q(status=Status.RUNNING) | Q(status=Status.QUEUED, claim_id__isnull=False, lease_expires_at__gt=Now())
-    return Job.objects.unfinished().filter(is_held, node=job.node).exclude(pk=job.pk).count() < job.node.concurrency
+    others = Job.objects.unfinished(node_pk=job.node_id).filter(is_held).exclude(pk=job.pk)
+    return others.count() < job.node.concurrency
 
 
 def expire(job: Job) -> None:

@@ -1,4 +1,6 @@
-"""What jobs wrote is kept for 90 days. What remains says how long it was and what its SHA-256 is."""
+"""What jobs wrote is kept for 90 days. What remains says how long it was and what its SHA-256 is.
+
+And what is left behind of jobs that are over."""
 
 from __future__ import annotations
 
@@ -32,6 +34,19 @@ _DUE = """
 SELECT count(*) FROM jobs_outputchunk c JOIN jobs_job j ON j.id = c.job_id
 WHERE j.created_at < now() - make_interval(days => %(days)s) AND j.finished_at < now() - make_interval(days => %(days)s)
 """
+
+
+# Of a job that ended in another way than `jobs.moves` and `jobs.usual` know.
+_LEFT_BEHIND = """
+DELETE FROM jobs_openjob o WHERE NOT EXISTS (SELECT FROM jobs_job j WHERE j.id = o.job_id AND j.finished_at IS NULL)
+"""
+
+
+def forget_left_behind() -> int:
+    """Delete the notes of open jobs that have ended; returns how many."""
+    with connection.cursor() as cursor:
+        cursor.execute(_LEFT_BEHIND)
+        return int(cursor.rowcount)
 
 
 def count_old_output() -> int:

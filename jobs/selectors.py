@@ -15,7 +15,7 @@ from django.db.models.functions import Now
 from hyprbox.lib.actors import Actor, Capability, require
 from jobs import output
 from jobs.errors import UnknownJob
-from jobs.models import Job
+from jobs.models import Job, among_open
 from jobs.states import Status
 from tokens.models import NodeToken
 
@@ -112,7 +112,7 @@ def read_output(*, by: Actor, job_id: uuid.UUID | str, stream: str) -> tuple[Job
 
 def counts_by_status(*, by: Actor, since: datetime | None = None) -> dict[str, int]:
     require(by, Capability.VIEW_FLEET)
-    recent = Q(created_at__gte=since) | Q(finished_at=None)  # an index for each
+    recent = Q(created_at__gte=since) | (among_open() & Q(finished_at=None))  # an index for each
     jobs = Job.objects.filter(recent) if since else Job.objects.all()
     counted: dict[str, Any] = dict(jobs.values_list("status").annotate(Count("id")).order_by())
     return {status: counted.get(status, 0) for status in Status.values}

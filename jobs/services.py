@@ -166,7 +166,7 @@ def order_of(job: Job) -> Order:
 
 def cancel_jobs_of_removed_node(by: Actor, node: Node) -> None:
     """Queued jobs end, running ones are asked to; runs in the transaction that removes the node."""
-    for job in Job.objects.unfinished().filter(node=node).select_for_update():
+    for job in Job.objects.unfinished(node_pk=node.pk).select_for_update():
         if job.status == Status.QUEUED:
             move(job, to=Status.CANCELLED, cancel_requested_at=Now())
             _note(Action.JOB_CANCELLED, by, job, why="node removed")

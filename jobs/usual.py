@@ -54,6 +54,8 @@ WITH usual AS (
 ), hashed AS (
   UPDATE jobs_transcript AS t SET stdout_sha256 = usual.stdout_sha256, stderr_sha256 = usual.stderr_sha256
   FROM usual WHERE t.ctid = usual.transcript_at
+), closed AS (
+  DELETE FROM jobs_openjob AS o USING usual WHERE o.job_id = usual.job
 )
 UPDATE jobs_job AS j SET status = usual.status, reason = usual.reason, exit_code = usual.exit_code,
   signal = usual.signal, phases = usual.phases, changed = usual.changed, outcome_unknown = usual.outcome_unknown,

@@ -90,6 +90,10 @@ def every_job_has_ended(evidence: Evidence) -> Iterator[str]:
         if job.status not in TERMINAL or job.finished_at is None:
             since = job.started_at or job.claimed_at or job.created_at
             yield f"job {job.id} of {job.node} is still {job.status}, since {since:%H:%M:%S}"
+            if job.id not in evidence.noted_open:
+                yield f"no poll looks at job {job.id}, which has not ended"
+        elif job.id in evidence.noted_open:
+            yield f"job {job.id} has ended, and polls still look at it"
 
 
 @_invariant("I3")

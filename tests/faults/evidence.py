@@ -143,6 +143,7 @@ class Evidence:
     leaks: list[str] = field(default_factory=list)
     unasked: list[str] = field(default_factory=list)
     server_errors: list[str] = field(default_factory=list)
+    noted_open: set[str] = field(default_factory=set)  # jobs that polls look at
 
 
 _JOBS = """
@@ -208,6 +209,7 @@ def gather(
         leaks=_leaks(stack, jobs),
         unasked=[*stack.unasked, *(child.died_unasked for child in stack.children.values() if child.died_unasked)],
         server_errors=[*stack.people.errors, *_tracebacks(stack)],
+        noted_open={job_id for (job_id,) in stack.sql("SELECT job_id::text FROM jobs_openjob")},
     )
 
 

@@ -133,6 +133,7 @@ DOCTORED: list[tuple[str, str, Doctor]] = [
     ("I1", "one order made two jobs", lambda e: _set(e.jobs[BAD], nonce="n1")),
     ("I1", "one key got two answers", lambda e: e.asked["n1"].other_ids.append("another")),
     ("I2", "one never ended", lambda e: _set(e.jobs[GOOD], status="RUNNING", finished_at=None)),
+    ("I2", "polls still look at one that ended", lambda e: e.noted_open.add(GOOD)),
     ("I3", "one started twice", lambda e: e.witness.insert(1, e.witness[0])),
     ("I3", "one that does not exist ran", lambda e: _line(e, 0, job_id="nobody's")),
     ("I4", "success without a run", lambda e: e.witness.__delitem__(slice(0, 2))),
