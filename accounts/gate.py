@@ -1,8 +1,8 @@
 """Bad bearer tokens are turned away before Django: an answer costs a fraction of what a good request does.
 
 What cannot be a token, and a JWT whose signature or times are wrong, gets its 401 here. What only the database knows to
-be wrong (a revoked session, a key that nobody has) gets it from the API, and is counted here. Each address has 30 of
-either a minute, counted in PostgreSQL for all processes: what this process saw goes there every second, and comes back as
+be wrong (a revoked session, a key that nobody has) gets it from the API, and is counted here, as bad node tokens are by the
+lanes. Each address has 30 of all these a minute, counted in PostgreSQL for all processes: what this process saw goes there every second, and comes back as
 the count of them all. Past it a wrong JWT and an opaque token that never was good get 429, good ones still pass.
 """
 
@@ -48,10 +48,13 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class _Counter:
-    """What this process knows of an address: `count` of all processes when last asked, `pending` since."""
+    """What this process knows of an address: `count` of all processes when last asked, `pending` since, and `untold` of
+    those that the log of refusals does not know yet.
+    """
 
     count: int = 0
     pending: int = 0
+    untold: int = 0
     until: float = 0.0
 
 
@@ -63,8 +66,11 @@ class BadBearers:
         self._counters: OrderedDict[str, _Counter] = OrderedDict()
         self._flush: asyncio.Task[None] | None = None
 
-    def note(self, key: str) -> int:
-        """Count one. The seconds until the next is answered, or 0. A flood that is refused anyway is not counted on."""
+    def note(self, key: str, *, is_told: bool = False) -> int:
+        """Count one. The seconds until the next is answered, or 0. A flood that is refused anyway is not counted on.
+
+        `is_told`: whoever refused it says so to the log itself.
+        """
         if seconds := self.blocked(key):
             return seconds
         now = time.monotonic()
@@ -74,6 +80,7 @@ class BadBearers:
             if len(self._counters) > MAX_ADDRESSES:
                 self._counters.popitem(last=False)
         counter.pending += 1
+        counter.untold += not is_told
         self._schedule()
         return self.blocked(key)
 
@@ -97,22 +104,27 @@ class BadBearers:
         except HyprBoxError as error:
             log.warning("bearers.not_counted", error=repr(error))  # this process' own count goes on
             return
-        now = time.monotonic()
+        now, untold = time.monotonic(), {}
         for key, n in told.items():
             counter = self._counters.get(key)
             if counter is not None:
                 counter.count, left = found[rates.address_key(key, "bearer")]
                 counter.pending -= n
                 counter.until = now + left
-        await refusals.tell_many([_refusal(key, n) for key, n in told.items()])
+                untold[key], counter.untold = counter.untold, 0
+        await refusals.tell_many([_refusal(key, n) for key, n in untold.items() if n])
+
+
+# Of this process: people's tokens and nodes' count together.
+bad_bearers = BadBearers()
 
 
 class BearerGate:
     """ASGI middleware. `app` is what good, absent and undecided tokens reach."""
 
-    def __init__(self, app: lanes.App) -> None:
+    def __init__(self, app: lanes.App, bad: BadBearers | None = None) -> None:
         self.app = app
-        self.bad = BadBearers()
+        self.bad = BadBearers() if bad is None else bad
         self._known: OrderedDict[bytes, None] = OrderedDict()
 
     async def __call__(self, scope: lanes.Scope, receive: lanes.Receive, send: lanes.Send) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
+from accounts.gate import bad_bearers
 from hyprbox.lib import lanes, refusals
 from hyprbox.lib.asking import Asking
 from hyprbox.lib.errors import Forbidden, HyprBoxError, InvalidInput, MethodNotAllowed, NotAuthenticated, Unavailable
@@ -57,7 +58,7 @@ _tokens = TokenCache(on_change=_wake)
 _resolving = Asking(_resolve)
 _retired: set[uuid.UUID] = set()  # rotated tokens whose predecessors have ended, as far as this process knows
 _buckets = lanes.TokenBucket()
-_guesses = Guesses()
+_guesses = Guesses(bad_bearers)
 
 
 @dataclass(frozen=True, slots=True)

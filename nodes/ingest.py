@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 import msgspec
 from django.conf import settings
 
+from accounts.gate import bad_bearers
 from audit import witnesses
 from audit.checkpoints import newest
 from hyprbox.lib import lanes, refusals
@@ -45,7 +46,7 @@ work_waiting: Callable[[uuid.UUID], bool] = _no_work
 
 _by_token = lanes.TokenBucket()
 _without_token = lanes.TokenBucket(rate=5, burst=15)
-_guesses = Guesses()
+_guesses = Guesses(bad_bearers)
 _anonymous: dict[str, uuid.UUID] = {}
 _enrolling = 0
 _first_uses: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()

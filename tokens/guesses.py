@@ -1,13 +1,15 @@
-"""Addresses that show one bad node token after the other, for the lanes; counted in this process' memory.
+"""Addresses that show one bad node token after the other, for the lanes; counted together with people's bad bearer tokens.
 
-Each has 30 a minute. Past that the address' limit comes before the database: what nobody here has seen to be good is looked up
-no more than twice a second, so that a good token of a neighbour still gets through, and gets its look-up back.
+Each has 30 a minute, in all processes. Past that the address' limit comes before the database: what nobody here has seen to
+be good is looked up no more than twice a second, so that a good token of a neighbour still gets through, and gets its
+look-up back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from accounts.gate import BadBearers
 from hyprbox.lib.errors import RateLimited
 from hyprbox.lib.lanes import TokenBucket
 from tokens.cache import VerifiedToken
@@ -17,22 +19,20 @@ Found = VerifiedToken | BadToken
 
 
 class Guesses:
-    def __init__(self) -> None:
-        self._bad = TokenBucket(rate=0.5, burst=30)
+    def __init__(self, bad: BadBearers | None = None) -> None:
+        self.bad = BadBearers() if bad is None else bad
         self._looked_up = TokenBucket(rate=2, burst=60)
 
     def note(self, address: str) -> None:
         """One more bad token. Raises `RateLimited` past the limit."""
-        self._bad.take(address)
+        if seconds := self.bad.note(address, is_told=True):  # whoever asks tells what it answers
+            raise RateLimited(retry_after=seconds)
 
     async def look_up(self, address: str, ask: Callable[[], Awaitable[Found]]) -> Found:
         """What `ask` finds in the database. Raises `RateLimited` instead of asking for whoever guesses too much."""
-        try:
-            self._bad.require(address)
-        except RateLimited:
-            self._looked_up.take(address)
-        else:
+        if not self.bad.blocked(address):
             return await ask()
+        self._looked_up.take(address)
         is_bad = False
         try:
             found = await ask()

@@ -15,6 +15,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.utils import timezone
 
+from accounts.gate import BadBearers
 from hyprbox.lib import db, live
 from hyprbox.lib.actors import Actor
 from hyprbox.lib.errors import Unavailable
@@ -43,6 +44,7 @@ async def fresh_lane(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
         monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(waiting, "_tokens", waiting.TokenCache(waiting._wake))
     monkeypatch.setattr(waiting, "_guesses", Guesses())
+    monkeypatch.setattr(BadBearers, "_schedule", lambda self: None)
     yield
     await live.listener.stop()
     await board.stop()

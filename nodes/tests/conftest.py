@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
+from accounts.gate import BadBearers
 from hyprbox.lib.lanes import TokenBucket
 from nodes import history, ingest, rules
 from tokens.guesses import Guesses
@@ -17,6 +18,7 @@ def fresh_lane(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(ingest, "_by_token", TokenBucket())
     monkeypatch.setattr(ingest, "_without_token", TokenBucket(rate=5, burst=15))
     monkeypatch.setattr(ingest, "_guesses", Guesses())
+    monkeypatch.setattr(BadBearers, "_schedule", lambda self: None)  # other processes hear nothing of it
     monkeypatch.setattr(ingest, "_anonymous", {})
     monkeypatch.setattr(ingest.writer, "_away_until", 0.0)
     yield
