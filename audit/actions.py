@@ -57,6 +57,7 @@ class Action(models.TextChoices):
     MAC_KEY_ROTATED = "mac_key.rotated", "Replaced the key that rows are sealed with"
     SECRETS_KEY_CREATED = "secrets_key.created", "Made the key that seeds are encrypted with"
     SECRETS_KEY_ROTATED = "secrets_key.rotated", "Replaced the key that seeds are encrypted with"
+    SETTINGS_CHANGED = "settings.changed", "Started with other settings"
     ACCESS_DENIED = "access.denied", "Was refused"
     ROW_SEALED = "row.sealed", "Sealed a row that existed before"
     ROW_KEPT = "row.kept", "Kept a sealed row's version when old entries went"

@@ -25,7 +25,7 @@ from django.urls import path, re_path
 
 from accounts.gate import BearerGate, bad_bearers
 from audit import sequencer
-from hyprbox import startup
+from hyprbox import known_settings, startup
 from hyprbox.gate.door import Gate, StreamGate
 from hyprbox.gate.origins import Origins
 from hyprbox.lib import lanes, live
@@ -94,6 +94,7 @@ async def _lifespan(receive: lanes.Receive, send: lanes.Send) -> None:
                 return
             if why := await in_thread(startup.weakness):
                 log.warning("startup.weakness", why=why)
+            await in_thread(known_settings.note)
             await live.listener.ensure()
             together.attach()
             sequencer.loop.start()

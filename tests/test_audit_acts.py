@@ -25,7 +25,7 @@ from audit import checkpoints, sealed, witnesses
 from audit import services as audit
 from audit.actions import Action
 from audit.models import Event
-from hyprbox import integrity
+from hyprbox import integrity, known_settings
 from hyprbox.lib import mackey, secretbox, signing
 from hyprbox.lib.actors import Actor, Role
 from hyprbox.lib.errors import HyprBoxError
@@ -138,6 +138,9 @@ class Acts:
         second = accounts.refresh(token=first, by=self.stranger)
         accounts.refresh(token=second.refresh, by=self.stranger)
         return lambda: accounts.refresh(token=first, by=self.stranger)
+
+    def settings_changed(self) -> Any:
+        return known_settings.note
 
     def session_ended(self) -> Any:
         self._session()

@@ -1,0 +1,99 @@
+"""What this control plane is set to, as the audit log knows it: a start with other settings is an entry.
+
+What is secret is not told, only that it is another one: the log has its HMAC, with a key that is outside the database.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import structlog
+from django.conf import settings
+from django.db import DatabaseError, connection, transaction
+
+from audit import selectors
+from audit import services as audit
+from audit.actions import Action
+from hyprbox.lib import mackey
+from hyprbox.lib.actors import Actor
+from hyprbox.lib.postgres import lock_number
+
+_LOCK = lock_number("settings")
+_SERVER = Actor.system("server")
+_SHOWN = (
+    "HYPRBOX_PUBLIC_URL", "HYPRBOX_TRUSTED_PROXIES", "HYPRBOX_OFFLINE_AFTER", "HYPRBOX_ALLOW_REGISTRATION",
+    "HYPRBOX_REQUIRE_SECOND_FACTOR", "HYPRBOX_REQUIRE_NODE_TOKEN", "HYPRBOX_CORS_ORIGINS", "HYPRBOX_ENABLE_DOCS",
+    "HYPRBOX_ADMIN_PATH", "HYPRBOX_LOG_LEVEL", "HYPRBOX_SIGNING_KEY_FILE", "HYPRBOX_MAC_KEY_FILE",
+    "HYPRBOX_SECRETS_KEY_FILE", "HYPRBOX_AUDIT_CHECKPOINT_FILE",
+)  # fmt: skip
+
+log = structlog.get_logger(__name__)
+
+
+def note() -> None:
+    """Record the settings of this process unless the log's last word on them is the same. Of many that start, one does."""
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+            last = selectors.newest(Action.SETTINGS_CHANGED)
+            known = last.detail.get("settings", {}) if last is not None else {}
+            shown, secret = _shown(), _secret()
+            changed = sorted([*_others(known, shown), *_other_secrets(known, secret)])
+            if changed:
+                now = {**shown, **{name: _digest(mackey.key(), name, text) for name, text in secret.items()}}
+                detail = {"changed": changed if known else "the first settings that the log knows", "settings": now}
+                audit.record(Action.SETTINGS_CHANGED, by=_SERVER, target="settings", detail=detail)
+    except (DatabaseError, mackey.MacKeyUnusable) as error:  # the next start notes it
+        log.warning("settings.not_noted", error=str(error))
+
+
+def _shown() -> dict[str, str]:
+    known = {name: _text(getattr(settings, name)) for name in _SHOWN}
+    return {
+        **known,
+        "HYPRBOX_ALLOWED_HOSTS": _text(settings.ALLOWED_HOSTS),
+        "HYPRBOX_SESSION_IDLE": _text(int(settings.HYPRBOX_SESSION_IDLE.total_seconds())),
+        "HYPRBOX_MAIL_FROM": settings.DEFAULT_FROM_EMAIL,
+        "HYPRBOX_DEBUG": _text(settings.DEBUG),
+    }
+
+
+def _secret() -> dict[str, str]:
+    def address(database: Mapping[str, Any]) -> str:
+        return "\n".join(str(database.get(part, "")) for part in ("HOST", "PORT", "NAME", "USER", "PASSWORD"))
+
+    mail = ("BACKEND", "HOST", "PORT", "HOST_USER", "HOST_PASSWORD", "USE_TLS", "USE_SSL")
+    return {
+        "HYPRBOX_SECRET_KEY": settings.SECRET_KEY,
+        "HYPRBOX_METRICS_TOKEN": settings.HYPRBOX_METRICS_TOKEN,
+        "EMAIL_URL": "\n".join(str(getattr(settings, f"EMAIL_{part}", "")) for part in mail),
+        "DATABASE_URL": address(settings.DATABASES["default"]),
+        "HYPRBOX_MIGRATION_DATABASE_URL": address(settings.HYPRBOX_OWNER_DATABASE),
+    }
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list | tuple | set | frozenset):
+        return ", ".join(map(str, value if isinstance(value, list | tuple) else sorted(value)))
+    return str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)
+
+
+def _others(known: Mapping[str, str], now: Mapping[str, str]) -> Iterable[str]:
+    return [name for name, text in now.items() if known.get(name) != text]
+
+
+def _other_secrets(known: Mapping[str, str], now: Mapping[str, str]) -> Iterable[str]:
+    """After the key was replaced the old one still tells."""
+    keys = mackey.keys()
+    usable = (*keys.seals, *keys.codes)
+    return [
+        name
+        for name, text in now.items()
+        if not any(hmac.compare_digest(str(known.get(name)), _digest(key, name, text)) for key in usable)
+    ]
+
+
+def _digest(key: bytes, name: str, text: str) -> str:
+    return "hmac:" + hmac.digest(key, f"hyprbox-setting\0{name}\0{text}".encode(), "sha256").hex()[:32]
