@@ -40,8 +40,8 @@ class Row(msgspec.Struct, gc=False, omit_defaults=True):
 # microsecond apart. Nodes that were removed meanwhile are written nowhere and come back in `gone`. The list of ids
 # stands beside the rows so that the planner looks them up by key: from the rows alone it would read the whole fleet.
 # Which machine a node is stays as `nodes.clones` noted it, so that one that differs, or the very first, shows as a
-# misfit: no statement more, and for the ordinary heartbeat no work but the comparison. A repeated or late heartbeat was sent before the last
-# one and is none; one sent after it that counts lower is.
+# misfit: no statement more, and for the ordinary heartbeat no work but the comparison. A repeated or late heartbeat was sent
+# before the newest one, which last_seen_at and the offset tell also after it, and is none; one sent later that counts lower is.
 WRITE = """
 WITH beats AS (
     SELECT * FROM ROWS FROM (jsonb_to_recordset($1::jsonb) AS (
@@ -56,7 +56,12 @@ WITH beats AS (
         last_seen_at = now(), first_seen_at = COALESCE(n.first_seen_at, now()),
         cpu_percent = b.cpu, memory_percent = b.memory, disk_percent = b.disk, metrics = b.metrics,
         agent_version = b.version, interval_seconds = b.seconds,
-        clock_offset_seconds = COALESCE(extract(epoch FROM b.sent - now())::float8, n.clock_offset_seconds),
+        clock_offset_seconds = CASE
+            WHEN n.instance_id = b.instance AND b.beat <= n.beat
+                AND b.sent <= n.last_seen_at + n.clock_offset_seconds * interval '1 second'
+                THEN n.clock_offset_seconds + extract(epoch FROM n.last_seen_at - now())::float8
+            ELSE COALESCE(extract(epoch FROM b.sent - now())::float8, n.clock_offset_seconds)
+        END,
         beat = CASE WHEN n.instance_id = b.instance THEN GREATEST(n.beat, b.beat) ELSE n.beat END,
         misfit = CASE
             WHEN n.clone_suspected_at IS NOT NULL THEN NULL

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ class Machine:
 
     def body(self, **over: Any) -> dict[str, Any]:
         self.count += 1
+        time.sleep(0.003)  # two that were sent within a millisecond may be one that was repeated
         told = {"machine_id": self.machine_id, "instance_id": self.instance_id, "beat": self.count}
         now = datetime.now(UTC).isoformat()
         return {
