@@ -1,14 +1,18 @@
-"""What jobs wrote is kept for 90 days. What remains says how long it was and what its SHA-256 is.
+"""What jobs wrote is kept for 90 days; what remains says how long it was and what its SHA-256 is.
 
-And what is left behind of jobs that are over."""
+And each night the notes of open jobs are made what the jobs say.
+"""
 
 from __future__ import annotations
 
+import structlog
 from django.db import connection, transaction
 
 OUTPUT_DAYS = 90
 BATCH_JOBS = 100
 BATCH_ROWS = 1000
+
+log = structlog.get_logger(__name__)
 
 _FORGET = """
 WITH due AS (
@@ -40,13 +44,26 @@ WHERE j.created_at < now() - make_interval(days => %(days)s) AND j.finished_at <
 _LEFT_BEHIND = """
 DELETE FROM jobs_openjob o WHERE NOT EXISTS (SELECT FROM jobs_job j WHERE j.id = o.job_id AND j.finished_at IS NULL)
 """
+# The trigger notes every job; this is for what was done to the table by hand.
+_MISSING = """
+INSERT INTO jobs_openjob (job_id, node_id, created_at)
+SELECT id, node_id, created_at FROM jobs_job j
+WHERE finished_at IS NULL AND NOT EXISTS (SELECT FROM jobs_openjob o WHERE o.job_id = j.id)
+ON CONFLICT DO NOTHING
+"""
 
 
-def forget_left_behind() -> int:
-    """Delete the notes of open jobs that have ended; returns how many."""
-    with connection.cursor() as cursor:
+def mend_open_jobs() -> tuple[int, int]:
+    """Make the notes of open jobs what the jobs say; how many were left behind, and how many were missing."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL statement_timeout = '120s'")  # no index knows which jobs are open
         cursor.execute(_LEFT_BEHIND)
-        return int(cursor.rowcount)
+        left = int(cursor.rowcount)
+        cursor.execute(_MISSING)
+        missing = int(cursor.rowcount)
+    if missing:
+        log.error("jobs.not_noted", jobs=missing)
+    return left, missing
 
 
 def count_old_output() -> int:

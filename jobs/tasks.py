@@ -23,7 +23,7 @@ def forget_old_keys(timestamp: int) -> None:
 @app.periodic(cron="47 3 * * *")
 @app.task(queueing_lock="jobs.forget_old_output", pass_context=False)
 def forget_old_output(timestamp: int) -> None:
-    retention.forget_left_behind()
+    retention.mend_open_jobs()
     retention.forget_old_output()
 
 

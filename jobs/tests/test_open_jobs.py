@@ -105,8 +105,16 @@ def test_one_that_was_left_behind_is_not_handed_out_and_goes(web_1: Any) -> None
     assert set(Job.objects.unfinished()) == set(Job.objects.unfinished(node_pk=web_1.pk)) == {waiting}
     [row] = statement("claim", claims.CLAIM, uuid_array([web_1.pk]), uuid_array([uuid.uuid4()]))
     assert row[2] == waiting.pk
-    assert retention.forget_left_behind() == 2
+    assert retention.mend_open_jobs() == (2, 0)
     assert noted() == {waiting.pk}
+
+
+def test_what_somebody_took_out_comes_back(web_1: Any) -> None:
+    jobs = {factories.make_job(web_1).pk for _ in range(3)}
+    OpenJob.objects.filter(pk=min(jobs)).delete()
+    assert retention.mend_open_jobs() == (0, 1)
+    assert noted() == jobs
+    assert retention.mend_open_jobs() == (0, 0)
 
 
 def test_a_good_end_moves_the_row_in_place(web_1: Any) -> None:
