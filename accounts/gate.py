@@ -1,8 +1,8 @@
 """Bad bearer tokens are turned away before Django: an answer costs a fraction of what a good request does.
 
 What cannot be a token, and a JWT whose signature or times are wrong, gets its 401 here. What only the database knows to
-be wrong (a revoked session, a key that nobody has) gets it from the API, and is counted here, as bad node tokens are by the
-lanes. Each address has 30 of all these a minute, counted in PostgreSQL for all processes: what this process saw goes there every second, and comes back as
+be wrong (a revoked session, a key that nobody has) gets it from the API, and is counted here. Each address has 30 of
+either a minute, counted in PostgreSQL for all processes: what this process saw goes there every second, and comes back as
 the count of them all. Past it a wrong JWT and an opaque token that never was good get 429, good ones still pass.
 """
 
@@ -59,10 +59,10 @@ class _Counter:
 
 
 class BadBearers:
-    """How often each address showed a token that is not good."""
+    """How often each address showed a token that is not good: people's, or `what` `rates.PER_MINUTE` has."""
 
-    def __init__(self, limit: int = rates.PER_MINUTE["bearer"]) -> None:
-        self.limit = limit
+    def __init__(self, what: str = "bearer") -> None:
+        self.what, self.limit = what, rates.PER_MINUTE[what]
         self._counters: OrderedDict[str, _Counter] = OrderedDict()
         self._flush: asyncio.Task[None] | None = None
 
@@ -97,34 +97,42 @@ class BadBearers:
             self._flush = loop.create_task(self._tell(), name="bad-bearers")
 
     async def _tell(self) -> None:
-        await asyncio.sleep(FLUSH_SECONDS)
-        told = {key: counter.pending for key, counter in self._counters.items() if counter.pending}
-        try:
-            found = await in_thread(rates.add, {rates.address_key(key, "bearer"): n for key, n in told.items()})
-        except HyprBoxError as error:
-            log.warning("bearers.not_counted", error=repr(error))  # this process' own count goes on
-            return
-        now, untold = time.monotonic(), {}
-        for key, n in told.items():
-            counter = self._counters.get(key)
-            if counter is not None:
-                counter.count, left = found[rates.address_key(key, "bearer")]
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            now = time.monotonic()
+            told = {
+                key: (counter, counter.pending)
+                for key, counter in self._counters.items()
+                if counter.pending and counter.until >= now
+            }
+            if not told:
+                return
+            try:
+                found = await in_thread(rates.add, {self._key(key): n for key, (_, n) in told.items()})
+            except HyprBoxError as error:
+                log.warning("bearers.not_counted", error=repr(error))  # this process' own count goes on
+                return
+            now, untold = time.monotonic(), []
+            for key, (counter, n) in told.items():
+                counter.count, left = found[self._key(key)]
                 counter.pending -= n
                 counter.until = now + left
-                untold[key], counter.untold = counter.untold, 0
-        await refusals.tell_many([_refusal(key, n) for key, n in untold.items() if n])
+                if counter.untold:
+                    untold.append(_refusal(key, counter.untold))
+                    counter.untold = 0
+            if untold:
+                await refusals.tell_many(untold)
 
-
-# Of this process: people's tokens and nodes' count together.
-bad_bearers = BadBearers()
+    def _key(self, key: str) -> str:
+        return rates.address_key(key, self.what)
 
 
 class BearerGate:
     """ASGI middleware. `app` is what good, absent and undecided tokens reach."""
 
-    def __init__(self, app: lanes.App, bad: BadBearers | None = None) -> None:
+    def __init__(self, app: lanes.App) -> None:
         self.app = app
-        self.bad = BadBearers() if bad is None else bad
+        self.bad = BadBearers()
         self._known: OrderedDict[bytes, None] = OrderedDict()
 
     async def __call__(self, scope: lanes.Scope, receive: lanes.Receive, send: lanes.Send) -> None:

@@ -11,7 +11,7 @@ from accounts.errors import TooManyAttempts, TooManyLogins
 from hyprbox.lib.errors import RateLimited
 from hyprbox.lib.ids import rate_key
 
-PER_MINUTE: Mapping[str, int] = {"login": 10, "register": 5, "refresh": 30, "reset": 30, "bearer": 30}
+PER_MINUTE: Mapping[str, int] = {"login": 10, "register": 5, "refresh": 30, "reset": 30, "bearer": 30, "node": 30}
 FREE_FAILURES = 5
 MAX_DELAY_SECONDS = 900
 # A window of failures that nobody added to for so long is over.

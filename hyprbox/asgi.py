@@ -23,7 +23,7 @@ from channels.routing import URLRouter
 from django.conf import settings
 from django.urls import path, re_path
 
-from accounts.gate import BearerGate, bad_bearers
+from accounts.gate import BearerGate
 from audit import sequencer
 from hyprbox import known_settings, startup
 from hyprbox.gate.door import Gate, StreamGate
@@ -47,7 +47,7 @@ lanes.direct["/api/nodes/heartbeat"] = ingest.take_directly
 _gate = Gate(_django, size=settings.DATABASES["default"]["OPTIONS"]["pool"]["max_size"])
 _streams: dict[str, Any] = {route: StreamGate(app, _gate.strangers) for route, app in STREAMS.items()}
 _paths = URLRouter([*(path(route, app) for route, app in _streams.items()), re_path(r"", cast("Any", _gate))])
-_routes = Origins(BearerGate(_paths, bad_bearers))
+_routes = Origins(BearerGate(_paths))
 
 
 async def application(scope: dict[str, Any], receive: lanes.Receive, send: lanes.Send) -> None:

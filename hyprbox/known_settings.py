@@ -1,22 +1,25 @@
 """What this control plane is set to, as the audit log knows it: a start with other settings is an entry.
 
-What is secret is not told, only that it is another one: the log has its HMAC, with a key that is outside the database.
+What is secret is not told, only that it is another one: the log has its HMAC, with a key that is outside the database. What
+is long is told by its beginning and its SHA-256.
 """
 
 from __future__ import annotations
 
+import hashlib
 import hmac
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import structlog
 from django.conf import settings
-from django.db import DatabaseError, connection, transaction
+from django.db import Error, connection, transaction
 
 from audit import selectors
 from audit import services as audit
 from audit.actions import Action
-from hyprbox.lib import mackey
+from hyprbox.lib import logs, mackey
 from hyprbox.lib.actors import Actor
 from hyprbox.lib.postgres import lock_number
 
@@ -25,9 +28,12 @@ _SERVER = Actor.system("server")
 _SHOWN = (
     "HYPRBOX_PUBLIC_URL", "HYPRBOX_TRUSTED_PROXIES", "HYPRBOX_OFFLINE_AFTER", "HYPRBOX_ALLOW_REGISTRATION",
     "HYPRBOX_REQUIRE_SECOND_FACTOR", "HYPRBOX_REQUIRE_NODE_TOKEN", "HYPRBOX_CORS_ORIGINS", "HYPRBOX_ENABLE_DOCS",
-    "HYPRBOX_ADMIN_PATH", "HYPRBOX_LOG_LEVEL", "HYPRBOX_SIGNING_KEY_FILE", "HYPRBOX_MAC_KEY_FILE",
+    "HYPRBOX_ADMIN_PATH", "HYPRBOX_LOG_LEVEL", "HYPRBOX_VAR_DIR", "HYPRBOX_SIGNING_KEY_FILE", "HYPRBOX_MAC_KEY_FILE",
     "HYPRBOX_SECRETS_KEY_FILE", "HYPRBOX_AUDIT_CHECKPOINT_FILE",
 )  # fmt: skip
+
+_OURS = ("pool", "connect_timeout", "options", "application_name")  # of a database's options, the same everywhere
+_LONG = 200  # characters: the log cuts what has more than 1 KiB
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +51,7 @@ def note() -> None:
                 now = {**shown, **{name: _digest(mackey.key(), name, text) for name, text in secret.items()}}
                 detail = {"changed": changed if known else "the first settings that the log knows", "settings": now}
                 audit.record(Action.SETTINGS_CHANGED, by=_SERVER, target="settings", detail=detail)
-    except (DatabaseError, mackey.MacKeyUnusable) as error:  # the next start notes it
+    except (Error, OSError, mackey.MacKeyUnusable) as error:  # the next start notes it
         log.warning("settings.not_noted", error=str(error))
 
 
@@ -55,14 +61,17 @@ def _shown() -> dict[str, str]:
         **known,
         "HYPRBOX_ALLOWED_HOSTS": _text(settings.ALLOWED_HOSTS),
         "HYPRBOX_SESSION_IDLE": _text(int(settings.HYPRBOX_SESSION_IDLE.total_seconds())),
-        "HYPRBOX_MAIL_FROM": settings.DEFAULT_FROM_EMAIL,
+        "HYPRBOX_MAIL_FROM": _text(settings.DEFAULT_FROM_EMAIL),
         "HYPRBOX_DEBUG": _text(settings.DEBUG),
     }
 
 
 def _secret() -> dict[str, str]:
     def address(database: Mapping[str, Any]) -> str:
-        return "\n".join(str(database.get(part, "")) for part in ("HOST", "PORT", "NAME", "USER", "PASSWORD"))
+        parts = {part: database.get(part) for part in ("HOST", "PORT", "NAME", "USER", "PASSWORD")}
+        options = database.get("OPTIONS", {})
+        given = {name: value for name, value in options.items() if name not in _OURS}  # such as sslmode
+        return json.dumps([parts, given], sort_keys=True, default=str)
 
     mail = ("BACKEND", "HOST", "PORT", "HOST_USER", "HOST_PASSWORD", "USE_TLS", "USE_SSL")
     return {
@@ -76,8 +85,13 @@ def _secret() -> dict[str, str]:
 
 def _text(value: object) -> str:
     if isinstance(value, list | tuple | set | frozenset):
-        return ", ".join(map(str, value if isinstance(value, list | tuple) else sorted(value)))
-    return str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)
+        text = ", ".join(map(str, value if isinstance(value, list | tuple) else sorted(value)))
+    else:
+        text = str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)
+    text = "".join(c if c.isprintable() else "?" for c in logs.scrub(text))
+    if len(text) <= _LONG:
+        return text
+    return f"{text[:_LONG]}… (sha256 {hashlib.sha256(text.encode()).hexdigest()})"
 
 
 def _others(known: Mapping[str, str], now: Mapping[str, str]) -> Iterable[str]:

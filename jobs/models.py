@@ -28,10 +28,13 @@ class JobQuerySet(models.QuerySet["Job"]):
 
     def unfinished(self, *, node_pk: uuid.UUID | None = None) -> JobQuerySet:
         """Those that have not ended, of one node or of all."""
-        return self.filter(among_open(node_pk), finished_at=None)
+        notes = OpenJob.objects.all() if node_pk is None else OpenJob.objects.filter(node_id=node_pk)
+        return self.filter(pk__in=notes.values("job_id"), finished_at=None)
 
     def in_status(self, *statuses: str) -> JobQuerySet:
         """Found by what holds for the statuses, because no index knows a status."""
+        if statuses and set(statuses) <= {Status.QUEUED, Status.RUNNING}:
+            return self.unfinished().filter(status__in=statuses)
         found = self.filter(status__in=statuses)
         if statuses and all(status in _HELD_BY for status in statuses):
             held_by = {_HELD_BY[status] for status in statuses}
@@ -73,16 +76,15 @@ class _AnyOf(Lookup):
         return f"{lhs} = ANY({rhs})", [*lhs_params, *rhs_params]
 
 
-def among_open(node_pk: uuid.UUID | None = None) -> Q:
-    """What fulfils every job that has not ended, of one node or of all, and few others."""
-    rows = OpenJob.objects.all() if node_pk is None else OpenJob.objects.filter(node_id=node_pk)
-    return Q(pk__any_of=ArraySubquery(rows.values("job_id")))
+def _is_noted() -> Q:
+    """As one alternative of several: a condition that PostgreSQL looks up in an index."""
+    return Q(pk__any_of=ArraySubquery(OpenJob.objects.values("job_id")))
 
 
 # What every job in a status fulfils, as the guarding triggers see to it, and few others do. There is an index for each.
 _HELD_BY: Final[dict[str, Callable[[], Q]]] = {
-    Status.QUEUED: among_open,
-    Status.RUNNING: among_open,
+    Status.QUEUED: _is_noted,
+    Status.RUNNING: _is_noted,
     Status.FAILED: lambda: ~Q(reason=""),
     Status.CANCELLED: lambda: Q(cancel_requested_at__isnull=False),
 }

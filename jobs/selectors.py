@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Any
 
 from django.db import connection
 from django.db.models import Count, Q, QuerySet
@@ -15,7 +15,7 @@ from django.db.models.functions import Now
 from hyprbox.lib.actors import Actor, Capability, require
 from jobs import output
 from jobs.errors import UnknownJob
-from jobs.models import Job, among_open
+from jobs.models import Job
 from jobs.states import Status
 from tokens.models import NodeToken
 
@@ -112,10 +112,19 @@ def read_output(*, by: Actor, job_id: uuid.UUID | str, stream: str) -> tuple[Job
 
 def counts_by_status(*, by: Actor, since: datetime | None = None) -> dict[str, int]:
     require(by, Capability.VIEW_FLEET)
-    recent = Q(created_at__gte=since) | (among_open() & Q(finished_at=None))  # an index for each
-    jobs = Job.objects.filter(recent) if since else Job.objects.all()
-    counted: dict[str, Any] = dict(jobs.values_list("status").annotate(Count("id")).order_by())
-    return {status: counted.get(status, 0) for status in Status.values}
+    if since is None:
+        found = _by_status(Job.objects.all())
+    else:  # an index for each
+        open_before = Job.objects.unfinished().filter(created_at__lt=since)
+        found = _by_status(Job.objects.filter(created_at__gte=since)).union(_by_status(open_before), all=True)
+    counted: Counter[str] = Counter()
+    for status, count in found:
+        counted[status] += count
+    return {status: counted[status] for status in Status.values}
+
+
+def _by_status(jobs: QuerySet[Job]) -> QuerySet[Job, tuple[str, int]]:
+    return jobs.order_by().values_list("status").annotate(Count("id"))
 
 
 def find_job(job_id: uuid.UUID | str) -> Job:

@@ -3,7 +3,8 @@
 Each is guarded by everything that makes it usual: a claim that starts within its lease, a running job whose whole output is
 stored. A report that is not among the rows that come back is none of these, or its row was locked: then `jobs.reports`
 finds out what it is, one at a time. Locks are never waited for, so a batch cannot take part in a deadlock, and one job's
-trouble does not hold up the others.
+trouble does not hold up the others. A row that somebody changed between the statement's snapshot and its lock is locked as it
+is now, and not found where it was: what belongs to the end of a job therefore goes by the rows that moved.
 """
 
 from __future__ import annotations
@@ -51,16 +52,19 @@ WITH usual AS (
       AND t.stderr_first_offset <= GREATEST(0, asked.stderr_bytes - {OUTPUT_CAP})
     FOR UPDATE SKIP LOCKED
   ) AS whole
+), moved AS (
+  UPDATE jobs_job AS j SET status = usual.status, reason = usual.reason, exit_code = usual.exit_code,
+    signal = usual.signal, phases = usual.phases, changed = usual.changed, outcome_unknown = usual.outcome_unknown,
+    completion_sha256 = usual.digest, contact_lost_at = NULL, phase = '', finished_at = statement_timestamp()
+  FROM usual WHERE j.ctid = usual.job_at
+  RETURNING j.id, usual.transcript_at, usual.stdout_sha256, usual.stderr_sha256
 ), hashed AS (
-  UPDATE jobs_transcript AS t SET stdout_sha256 = usual.stdout_sha256, stderr_sha256 = usual.stderr_sha256
-  FROM usual WHERE t.ctid = usual.transcript_at
+  UPDATE jobs_transcript AS t SET stdout_sha256 = moved.stdout_sha256, stderr_sha256 = moved.stderr_sha256
+  FROM moved WHERE t.ctid = moved.transcript_at
 ), closed AS (
-  DELETE FROM jobs_openjob AS o USING usual WHERE o.job_id = usual.job
+  DELETE FROM jobs_openjob AS o USING moved WHERE o.job_id = moved.id
 )
-UPDATE jobs_job AS j SET status = usual.status, reason = usual.reason, exit_code = usual.exit_code,
-  signal = usual.signal, phases = usual.phases, changed = usual.changed, outcome_unknown = usual.outcome_unknown,
-  completion_sha256 = usual.digest, contact_lost_at = NULL, phase = '', finished_at = statement_timestamp()
-FROM usual WHERE j.ctid = usual.job_at RETURNING j.id"""
+SELECT id FROM moved"""
 
 _encode = msgspec.json.Encoder().encode
 

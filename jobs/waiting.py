@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
-from accounts.gate import bad_bearers
 from hyprbox.lib import lanes, refusals
 from hyprbox.lib.asking import Asking
 from hyprbox.lib.errors import Forbidden, HyprBoxError, InvalidInput, MethodNotAllowed, NotAuthenticated, Unavailable
@@ -29,7 +28,7 @@ from nodes import names
 from tokens import secrets
 from tokens.cache import TokenCache, VerifiedToken
 from tokens.errors import BadToken, OtherNode
-from tokens.guesses import Guesses
+from tokens.guesses import Guesses, bad_tokens
 from tokens.services import retire_predecessors
 
 MAX_WAIT_SECONDS = 30.0
@@ -58,7 +57,7 @@ _tokens = TokenCache(on_change=_wake)
 _resolving = Asking(_resolve)
 _retired: set[uuid.UUID] = set()  # rotated tokens whose predecessors have ended, as far as this process knows
 _buckets = lanes.TokenBucket()
-_guesses = Guesses(bad_bearers)
+_guesses = Guesses(bad_tokens)
 
 
 @dataclass(frozen=True, slots=True)

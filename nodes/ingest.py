@@ -15,7 +15,6 @@ from weakref import WeakValueDictionary
 import msgspec
 from django.conf import settings
 
-from accounts.gate import bad_bearers
 from audit import witnesses
 from audit.checkpoints import newest
 from hyprbox.lib import lanes, refusals
@@ -30,7 +29,7 @@ from nodes.writer import writer
 from tokens import secrets
 from tokens.cache import VerifiedToken
 from tokens.errors import BadToken, OtherNode
-from tokens.guesses import Guesses
+from tokens.guesses import Guesses, bad_tokens
 from tokens.secrets import Presented
 
 MAX_ENROLLING = 64  # each takes a thread and a connection of the pool
@@ -46,7 +45,7 @@ work_waiting: Callable[[uuid.UUID], bool] = _no_work
 
 _by_token = lanes.TokenBucket()
 _without_token = lanes.TokenBucket(rate=5, burst=15)
-_guesses = Guesses(bad_bearers)
+_guesses = Guesses(bad_tokens)
 _anonymous: dict[str, uuid.UUID] = {}
 _enrolling = 0
 _first_uses: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()

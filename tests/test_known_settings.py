@@ -43,6 +43,25 @@ def test_what_is_another_one_is_named(settings: Any) -> None:
     assert noted()[2]["changed"] == ["HYPRBOX_ALLOW_REGISTRATION"]
 
 
+def test_what_is_long_or_has_a_password_is_cut_and_still_the_same(settings: Any) -> None:
+    settings.ALLOWED_HOSTS = [f"host-{number}.example" for number in range(200)]
+    settings.HYPRBOX_PUBLIC_URL = "https://ada:hunter2@hyprbox.example"
+    known_settings.note()
+    known_settings.note()
+    [only] = noted()
+    assert "hunter2" not in str(only)
+    settings.ALLOWED_HOSTS = [*settings.ALLOWED_HOSTS, "one.more.example"]
+    known_settings.note()
+    assert noted()[1]["changed"] == ["HYPRBOX_ALLOWED_HOSTS"]
+
+
+def test_how_the_database_is_reached_counts(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    known_settings.note()
+    monkeypatch.setitem(settings.DATABASES["default"]["OPTIONS"], "sslmode", "disable")
+    known_settings.note()
+    assert "DATABASE_URL" in noted()[1]["changed"]
+
+
 @pytest.mark.parametrize(
     ("setting", "name"),
     [

@@ -1,6 +1,6 @@
-"""Addresses that show one bad node token after the other, for the lanes; counted together with people's bad bearer tokens.
+"""Addresses that show one bad node token after the other, for the lanes.
 
-Each has 30 a minute, in all processes. Past that the address' limit comes before the database: what nobody here has seen to
+Each has 30 a minute, counted in PostgreSQL for all processes. Past that the address' limit comes before the database: what nobody here has seen to
 be good is looked up no more than twice a second, so that a good token of a neighbour still gets through, and gets its
 look-up back.
 """
@@ -17,10 +17,12 @@ from tokens.errors import BadToken
 
 Found = VerifiedToken | BadToken
 
+bad_tokens = BadBearers("node")  # of this process, in all lanes
+
 
 class Guesses:
     def __init__(self, bad: BadBearers | None = None) -> None:
-        self.bad = BadBearers() if bad is None else bad
+        self.bad = BadBearers("node") if bad is None else bad
         self._looked_up = TokenBucket(rate=2, burst=60)
 
     def note(self, address: str) -> None:

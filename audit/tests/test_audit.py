@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 from django.db import IntegrityError, connection, transaction
+from django.utils.safestring import mark_safe
 
 from audit import checkpoints, sequencer, services, verifying
 from audit.actions import Action
 from audit.models import Checkpoint, Event
 from hyprbox.lib import signing
+from hyprbox.lib.actors import Kind
 from tests.factories import SYSTEM
 
 
@@ -212,3 +214,18 @@ def test_the_page_shows_nested_details_in_words_and_escaped(client: Any, ada: An
     page = client.get("/audit/").content.decode()
     assert "role: viewer, is_active: no" in page and "&lt;b&gt;, x" in page and "it&#x27;s" in page
     assert "{&#x27;" not in page and "[&#x27;" not in page and "<b>," not in page
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Number(int):
+    __slots__ = ()
+
+
+def test_what_is_more_than_a_text_or_a_number_is_kept_as_one(db: None) -> None:
+    record(detail={"text": Text("a"), "number": Number(7), "safe": mark_safe("b"), "kind": Kind.USER})
+    assert Event.objects.get().detail == {"text": "a", "number": 7, "safe": "b", "kind": "user"}
+    with pytest.raises(TypeError, match="object"):
+        record(detail={"thing": object()})

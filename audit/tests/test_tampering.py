@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -211,9 +210,7 @@ class Undo(Exception):
 def test_every_tampering_is_found_and_named(db: None, tmp_path: Path) -> None:
     fill(ROWS)
     outside = verifying.read_checkpoints(witness(tmp_path / "checkpoints"))
-    began = time.process_time()
     assert found(verifying.verify(outside=outside)) == (True, 0, "")
-    assert ROWS / (time.process_time() - began) > 40_000  # of our own time; the bench measures it by the clock
     seen = {}
     for tamper, _, _, needs_witness in TAMPERINGS:
         with suppress(Undo), transaction.atomic():

@@ -20,7 +20,7 @@ from psycopg.waiting import Ready, Wait
 T = TypeVar("T")
 Row = list[bytes | None]
 Call = tuple[str, Sequence[bytes]]
-_PREPARED = "_prepared_statements"  # of a connection: the names of those that it has prepared
+_KNOWN = "_prepared_statements"  # an attribute of a connection
 _GOOD = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK, pq.ExecStatus.PIPELINE_SYNC)
 
 
@@ -79,17 +79,18 @@ class _Waiting:
         return (yield from following)
 
     def _exchange(self) -> PQGen[None]:
-        """One round trip for all of them.."""
+        """One round trip for all of them."""
         pg = self._conn.pgconn
-        prepared: set[bytes] = self._conn.__dict__.setdefault(_PREPARED, set())
-        fresh = {statement.name: statement.text for statement, _ in self.calls if statement.name not in prepared}
+        known: _Known = self._conn.__dict__.get(_KNOWN) or self._conn.__dict__.setdefault(_KNOWN, _Known())
+        suffix = known.suffix
+        fresh = {statement.name: statement.text for statement, _ in self.calls if statement.name not in known.prepared}
         results: list[pq.abc.PGresult] = []
         pg.enter_pipeline_mode()
         try:
             for name, text in fresh.items():
-                pg.send_prepare(name, text)
+                pg.send_prepare(name + suffix, text)
             for statement, parameters in self.calls:
-                pg.send_query_prepared(statement.name, parameters)
+                pg.send_query_prepared(statement.name + suffix, parameters)
             pg.pipeline_sync()
             while pg.flush():
                 if (yield Wait.RW) & Ready.R:
@@ -106,13 +107,28 @@ class _Waiting:
         finally:
             with contextlib.suppress(psycopg.Error):  # it is broken, and that is being raised
                 pg.exit_pipeline_mode()
-        prepared.update(name for name, result in zip(fresh, results, strict=False) if result.status in _GOOD)
+        known.prepared.update(name for name, result in zip(fresh, results, strict=False) if result.status in _GOOD)
         try:
             _check(results)
-        except psycopg.errors.InvalidSqlStatementName:  # somebody said DEALLOCATE: the next transaction has it again
-            done = [result.status in _GOOD for result in results[len(fresh) :]]
-            prepared.discard(self.calls[done.index(False)][0].name)
+        except psycopg.errors.InvalidSqlStatementName:  # somebody said DEALLOCATE, of these or of all
+            known.forget()
             raise
+
+
+class _Known:
+    """The names of what a connection has prepared; there each ends in `suffix`."""
+
+    __slots__ = ("prepared", "suffix", "times")
+
+    def __init__(self) -> None:
+        self.prepared: set[bytes] = set()
+        self.suffix, self.times = b"", 0
+
+    def forget(self) -> None:
+        """All are prepared anew, under other names: some of the old ones may be there still."""
+        self.prepared.clear()
+        self.times += 1
+        self.suffix = b"_%d" % self.times
 
 
 class _Exchange:

@@ -7,7 +7,8 @@ FORWARD = """
 CREATE FUNCTION jobs_open() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   INSERT INTO jobs_openjob (job_id, node_id, created_at)
-  SELECT id, node_id, created_at FROM made WHERE finished_at IS NULL;
+  SELECT id, node_id, created_at FROM made WHERE finished_at IS NULL
+  ON CONFLICT (job_id) DO NOTHING;
   RETURN NULL;
 END $$;
 CREATE TRIGGER jobs_opened AFTER INSERT ON jobs_job REFERENCING NEW TABLE AS made

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
 from django.db import connection
 from django.utils import timezone
 
+from hyprbox.lib import db
 from hyprbox.lib.actors import Actor
 from jobs import claims, deadlines, retention, services, usual
-from jobs.connections import uuid_array
+from jobs.connections import SETTINGS, session, uuid_array
 from jobs.models import Job, OpenJob
 from jobs.reports import Result
 from nodes import services as nodes
@@ -115,6 +119,34 @@ def test_what_somebody_took_out_comes_back(web_1: Any) -> None:
     assert retention.mend_open_jobs() == (0, 1)
     assert noted() == jobs
     assert retention.mend_open_jobs() == (0, 0)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_job_that_is_changed_while_its_end_is_written_stays_open_and_noted(web_1: Any) -> None:
+    """Between the statement's snapshot and its lock: then the row is not where it was, and the end is tried again alone."""
+    job = factories.make_job(web_1)
+    claim_id = factories.claim(job)
+    asked = [uuid_array([one]) for one in (job.pk, web_1.pk, claim_id)]
+    assert statement("start", usual.START, *asked) == [(job.pk,)]
+    result = Result("succeeded", 0, 0, "e" * 64, "e" * 64, None, None, exit_code=0, changed=True)
+    [(_, parameters)] = usual.calls([usual.Report(job.pk, web_1.pk, claim_id, result, result.sha256())])
+    slow = usual.COMPLETE.replace("FROM json_to_recordset($1::json)", "FROM pg_sleep(1), json_to_recordset($1::json)")
+    assert slow != usual.COMPLETE
+    ended: list[object] = []
+
+    def end() -> None:
+        with psycopg.connect(**db.connection_params(), autocommit=True) as lane:
+            lane.execute(session(SETTINGS), prepare=False)
+            ended.extend(lane.execute(slow.replace("$1", "%s"), [parameters[0].decode()]).fetchall())
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    time.sleep(0.4)
+    services.request_cancel(by=ADMIN, job_id=job.pk)
+    thread.join(10)
+    job.refresh_from_db()
+    assert (ended, job.status, job.transcript.stdout_sha256) == ([], "RUNNING", "")
+    assert noted() == {job.pk}
 
 
 def test_a_good_end_moves_the_row_in_place(web_1: Any) -> None:

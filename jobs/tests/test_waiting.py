@@ -22,12 +22,15 @@ from hyprbox.lib.errors import Unavailable
 from jobs import hints, queue, reports, services, together, waiting
 from jobs.models import Job
 from jobs.reports import Result
+from nodes import ingest
 from nodes.models import Node
 from tests import factories
 from tokens import cache
 from tokens import services as tokens
-from tokens.guesses import Guesses
+from tokens.guesses import Guesses, bad_tokens
 from tokens.models import NodeToken
+
+GUESSES = waiting._guesses  # each test has its own
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -387,6 +390,10 @@ async def test_an_address_that_shows_bad_tokens_again_and_again_is_told_to_wait(
     assert [answer.status for answer in answers] == [401] * 30 + [429]
     assert answers[-1].body["error"]["code"] == "rate_limited"
     assert (await poll(token).done()).status == 200
+
+
+def test_the_lanes_count_bad_tokens_together() -> None:
+    assert (GUESSES.bad, ingest._guesses.bad) == (bad_tokens, bad_tokens)
 
 
 async def test_an_address_that_guesses_is_refused_before_the_database(

@@ -191,10 +191,12 @@ def test_nul_and_what_is_no_sql_are_told(note: Statement) -> None:
     assert noted() == []
 
 
-def test_a_statement_that_the_connection_forgot_is_prepared_again(note: Statement) -> None:
-    with transaction.atomic(), connection.cursor() as cursor:
+@pytest.mark.parametrize("forgetting", ["DEALLOCATE note", "DEALLOCATE commit", "DEALLOCATE ALL"])
+def test_a_statement_that_the_connection_forgot_is_prepared_again(note: Statement, forgetting: str) -> None:
+    with transaction.atomic():
         note.send(connection.connection, ("1", "x"))
-        cursor.execute("DEALLOCATE note")
+    with connection.cursor() as cursor:
+        cursor.execute(forgetting)
     with pytest.raises(DatabaseError, match="does not exist"), transaction.atomic():
         note.send(connection.connection, ("2", "x"))
     with transaction.atomic():
