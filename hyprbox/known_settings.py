@@ -46,10 +46,12 @@ def note() -> None:
             last = selectors.newest(Action.SETTINGS_CHANGED)
             known = last.detail.get("settings", {}) if last is not None else {}
             shown, secret = _shown(), _secret()
-            changed = sorted([*_others(known, shown), *_other_secrets(known, secret)])
+            changed = {name: f"{known.get(name) or '–'} → {shown[name] or '–'}" for name in _others(known, shown)}
+            changed |= dict.fromkeys(_other_secrets(known, secret), "another one")
             if changed:
                 now = {**shown, **{name: _digest(mackey.key(), name, text) for name, text in secret.items()}}
-                detail = {"changed": changed if known else "the first settings that the log knows", "settings": now}
+                told = {"changed": changed} if known else {"why": "the first start that the log knows"}
+                detail = {**told, "settings": now}
                 audit.record(Action.SETTINGS_CHANGED, by=_SERVER, target="settings", detail=detail)
     except (Error, OSError, mackey.MacKeyUnusable) as error:  # the next start notes it
         log.warning("settings.not_noted", error=str(error))

@@ -36,11 +36,12 @@ def test_what_is_another_one_is_named(settings: Any) -> None:
     settings.HYPRBOX_ALLOW_REGISTRATION = True
     settings.ALLOWED_HOSTS = ["hyprbox.example", "other.example"]
     known_settings.note()
-    assert noted()[1]["changed"] == ["HYPRBOX_ALLOWED_HOSTS", "HYPRBOX_ALLOW_REGISTRATION"]
+    assert noted()[1]["changed"].keys() == {"HYPRBOX_ALLOWED_HOSTS", "HYPRBOX_ALLOW_REGISTRATION"}
+    assert noted()[1]["changed"]["HYPRBOX_ALLOW_REGISTRATION"] == "false → true"
     assert noted()[1]["settings"]["HYPRBOX_ALLOW_REGISTRATION"] == "true"
     settings.HYPRBOX_ALLOW_REGISTRATION = False
     known_settings.note()
-    assert noted()[2]["changed"] == ["HYPRBOX_ALLOW_REGISTRATION"]
+    assert noted()[2]["changed"] == {"HYPRBOX_ALLOW_REGISTRATION": "true → false"}
 
 
 def test_what_is_long_or_has_a_password_is_cut_and_still_the_same(settings: Any) -> None:
@@ -52,7 +53,7 @@ def test_what_is_long_or_has_a_password_is_cut_and_still_the_same(settings: Any)
     assert "hunter2" not in str(only)
     settings.ALLOWED_HOSTS = [*settings.ALLOWED_HOSTS, "one.more.example"]
     known_settings.note()
-    assert noted()[1]["changed"] == ["HYPRBOX_ALLOWED_HOSTS"]
+    assert noted()[1]["changed"].keys() == {"HYPRBOX_ALLOWED_HOSTS"}
 
 
 def test_how_the_database_is_reached_counts(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +75,7 @@ def test_of_a_secret_it_says_only_that_it_is_another_one(settings: Any, setting:
     known_settings.note()
     setattr(settings, setting, "another-secret-0123456789")
     known_settings.note()
-    assert noted()[1]["changed"] == [name]
+    assert noted()[1]["changed"] == {name: "another one"}
     assert "another-secret" not in str(noted())
     before, after = (detail["settings"][name] for detail in noted())
     assert before.startswith("hmac:") and after.startswith("hmac:") and before != after

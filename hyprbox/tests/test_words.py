@@ -76,6 +76,7 @@ def test_plurals() -> None:
         ([{"from": 1, "to": None}], '{"from": 1, "to": null}'),
         ({}, "–"),
         ([], "–"),
+        ({str(n): n for n in range(30)}, "30 values, which an export has"),
     ],
 )
 def test_a_value_out_of_json(value: object, shown: str) -> None:
