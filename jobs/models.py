@@ -77,7 +77,7 @@ class _AnyOf(Lookup):
 
 
 def _is_noted() -> Q:
-    """As one alternative of several: a condition that PostgreSQL looks up in an index."""
+    """That a job is among the open ones, for where that is one alternative of several."""
     return Q(pk__any_of=ArraySubquery(OpenJob.objects.values("job_id")))
 
 

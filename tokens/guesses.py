@@ -1,8 +1,8 @@
 """Addresses that show one bad node token after the other, for the lanes.
 
-Each has 30 a minute, counted in PostgreSQL for all processes. Past that the address' limit comes before the database: what nobody here has seen to
-be good is looked up no more than twice a second, so that a good token of a neighbour still gets through, and gets its
-look-up back.
+Each has 30 a minute, counted in PostgreSQL for all processes. Past that the address' limit comes before the database: what
+nobody here has seen to be good is looked up no more than twice a second, so that a good token of a neighbour still gets
+through, and gets its look-up back.
 """
 
 from __future__ import annotations
