@@ -132,6 +132,7 @@ from hyprbox.lib.actors import Role
 from nodes.models import Node
 from tests import factories
 from tests.client import ApiClient
+from tokens.guesses import bad_tokens
 
 
 @pytest.fixture
@@ -183,6 +184,12 @@ def new_1(db: None) -> Node:
 def api() -> ApiClient:
     """The API as anybody: `api.by(user)` and `api.agent(token)` act as somebody."""
     return ApiClient()
+
+
+@pytest.fixture(autouse=True)
+def nobody_has_guessed() -> None:
+    """What this process counted of an address in another test is forgotten."""
+    bad_tokens._counters.clear()
 
 
 @pytest.hookimpl(optionalhook=True)

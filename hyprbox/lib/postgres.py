@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import os
 import pwd
+import re
 import shutil
 import signal
 import time
@@ -175,7 +176,7 @@ class EmbeddedPostgres:
             flags.append("--no-sync")
         answer = place.account.run(programs_for(place) / "initdb", "-D", fresh.name, *flags, cwd=place.root)
         if answer.returncode:
-            raise PostgresUnavailable(f"PostgreSQL could not be set up in {place.root}: {_last_line(answer.stderr)}")
+            raise PostgresUnavailable(f"PostgreSQL could not be set up in {place.root}: {_why(answer.stderr)}")
         fresh.rename(place.data)
 
     def _configure(self) -> None:
@@ -367,6 +368,13 @@ def _flock(path: Path, how: int) -> Iterator[int]:
 
 def _quoted(value: str) -> str:
     return value.replace("\\", "\\\\").replace("'", "''")
+
+
+def _why(text: str) -> str:
+    """The first complaint among PostgreSQL's lines; without one the last line, where it says what it did about it."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    complaints = [line for line in lines if re.search(r"\b(?:error|FATAL|PANIC):|could not|terminated by signal", line)]
+    return (complaints or lines[-1:] or ["no reason given"])[0]
 
 
 def _last_line(text: str) -> str:
