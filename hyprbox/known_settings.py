@@ -31,7 +31,6 @@ _SHOWN = (
     "HYPRBOX_ADMIN_PATH", "HYPRBOX_LOG_LEVEL", "HYPRBOX_VAR_DIR", "HYPRBOX_SIGNING_KEY_FILE", "HYPRBOX_MAC_KEY_FILE",
     "HYPRBOX_SECRETS_KEY_FILE", "HYPRBOX_AUDIT_CHECKPOINT_FILE",
 )  # fmt: skip
-
 _OURS = ("pool", "connect_timeout", "options", "application_name")  # of a database's options, the same everywhere
 _LONG = 200  # characters: the log cuts what has more than 1 KiB
 
@@ -43,8 +42,7 @@ def note() -> None:
     try:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
-            last = selectors.newest(Action.SETTINGS_CHANGED)
-            known = last.detail.get("settings", {}) if last is not None else {}
+            known = _known()
             shown, secret = _shown(), _secret()
             changed = {name: f"{known.get(name) or '–'} → {shown[name] or '–'}" for name in _others(known, shown)}
             changed |= dict.fromkeys(_other_secrets(known, secret), "another one")
@@ -55,6 +53,12 @@ def note() -> None:
                 audit.record(Action.SETTINGS_CHANGED, by=_SERVER, target="settings", detail=detail)
     except (Error, OSError, mackey.MacKeyUnusable) as error:  # the next start notes it
         log.warning("settings.not_noted", error=str(error))
+
+
+def _known() -> dict[str, str]:
+    last = selectors.newest(Action.SETTINGS_CHANGED)
+    found = last.detail.get("settings") if last is not None else None
+    return {str(name): str(text) for name, text in found.items()} if isinstance(found, dict) else {}
 
 
 def _shown() -> dict[str, str]:
@@ -104,11 +108,7 @@ def _other_secrets(known: Mapping[str, str], now: Mapping[str, str]) -> Iterable
     """After the key was replaced the old one still tells."""
     keys = mackey.keys()
     usable = (*keys.seals, *keys.codes)
-    return [
-        name
-        for name, text in now.items()
-        if not any(hmac.compare_digest(str(known.get(name)), _digest(key, name, text)) for key in usable)
-    ]
+    return [name for name, text in now.items() if known.get(name) not in [_digest(key, name, text) for key in usable]]
 
 
 def _digest(key: bytes, name: str, text: str) -> str:

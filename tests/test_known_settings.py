@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from django.db import DatabaseError, connection
 
+from audit import services
 from audit.actions import Action
 from audit.models import Event
 from hyprbox import known_settings
 from hyprbox.lib import mackey
+from tests.factories import SYSTEM
 
 pytestmark = pytest.mark.django_db
 
@@ -113,3 +115,12 @@ def test_a_start_without_a_database_goes_on(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(known_settings.selectors, "newest", refuse)
     known_settings.note()
     assert noted() == []
+
+
+@pytest.mark.parametrize(
+    "detail", [{}, {"settings": 7}, {"settings": {"HYPRBOX_DEBUG": [1], "HYPRBOX_SECRET_KEY": "ü"}}]
+)
+def test_an_entry_that_is_none_of_ours_stops_no_start(detail: Any) -> None:
+    services.record(Action.SETTINGS_CHANGED, by=SYSTEM, target="settings", detail=detail)
+    known_settings.note()
+    assert len(noted()) == 2
