@@ -65,7 +65,7 @@ def record(
     Whatever the transaction does next waits for the entry, and fails when that cannot be written.
     `row` is the sealed row that the act made or changed: the entry notes its version, which every later check asks for.
     """
-    here: Any = connections[DEFAULT_DB_ALIAS]  # once: to find it is a tenth of the work
+    here: Any = connections[DEFAULT_DB_ALIAS]  # once: finding it takes a while
     if not here.in_atomic_block:
         raise NotInTransaction(NotInTransaction.__doc__)
     kept = {key: _harmless(value) for key, value in detail.items()} if detail else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -124,6 +125,32 @@ def test_processes_count_together(monkeypatch: pytest.MonkeyPatch) -> None:
         return [*seen, await door.show("Bearer nonsense")]
 
     assert asyncio.run(scenario()) == [401] * 6 + [429]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_comes_while_the_database_counts_is_counted_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(gate, "FLUSH_SECONDS", 0.01)
+    bad, add, asked = gate.BadBearers(), rates.add, []
+
+    def slow(counts: dict[str, int]) -> dict[str, tuple[int, int]]:
+        asked.append(dict(counts))
+        time.sleep(0.2)
+        return add(counts)
+
+    monkeypatch.setattr(rates, "add", slow)
+
+    async def scenario() -> None:
+        bad.note("10.0.0.1")
+        await asyncio.sleep(0.1)  # it is on its way
+        for _ in range(4):
+            bad.note("10.0.0.1")
+        assert bad._flush is not None
+        await bad._flush
+
+    asyncio.run(scenario())
+    assert [sum(counts.values()) for counts in asked] == [1, 4]
+    assert add({rates.address_key("10.0.0.1", "bearer"): 0})[rates.address_key("10.0.0.1", "bearer")][0] == 5
 
 
 def test_a_real_token_is_one_that_it_lets_through(otto: User) -> None:

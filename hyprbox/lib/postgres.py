@@ -372,9 +372,8 @@ def _quoted(value: str) -> str:
 
 def _why(text: str) -> str:
     """The first complaint among PostgreSQL's lines; without one the last line, where it says what it did about it."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    complaints = [line for line in lines if re.search(r"\b(?:error|FATAL|PANIC):|could not|terminated by signal", line)]
-    return (complaints or lines[-1:] or ["no reason given"])[0]
+    complaint = re.compile(r"\b(?:error|FATAL|PANIC):|could not|terminated by signal")
+    return next((line.strip() for line in text.splitlines() if complaint.search(line)), _last_line(text))
 
 
 def _last_line(text: str) -> str:

@@ -118,17 +118,16 @@ class _Waiting:
 class _Known:
     """The names of what a connection has prepared; there each ends in `suffix`."""
 
-    __slots__ = ("prepared", "suffix", "times")
+    __slots__ = ("prepared", "suffix")
 
     def __init__(self) -> None:
         self.prepared: set[bytes] = set()
-        self.suffix, self.times = b"", 0
+        self.suffix = b""
 
     def forget(self) -> None:
         """All are prepared anew, under other names: some of the old ones may be there still."""
         self.prepared.clear()
-        self.times += 1
-        self.suffix = b"_%d" % self.times
+        self.suffix += b"_"
 
 
 class _Exchange:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 NBSP = "\u00a0"
+MOST_PARTS = 12
 _SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -74,16 +75,13 @@ def plural(count: int, one: str, many: str = "") -> str:
     return f"{count:,}{NBSP}{one if count == 1 else many or one + 's'}"
 
 
-MOST_PARTS = 12
-
-
 def fact(value: Any) -> str:
     """A value out of JSON: `yes`, `a, b`, `name: web-1, tags: ["a", "b"]`. What is nested deeper is JSON, and of more than
     a line can hold it says how many there are: an export has them all.
     """
-    if isinstance(value, dict) and len(value) > MOST_PARTS:
-        return f"{len(value)} values, which an export has"
     if isinstance(value, dict):
+        if len(value) > MOST_PARTS:
+            return f"{len(value)} values, which an export has"
         return ", ".join(f"{key}: {_part(part)}" for key, part in value.items()) or "–"
     if isinstance(value, list):
         return ", ".join(map(_part, value)) or "–"
