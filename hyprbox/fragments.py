@@ -16,8 +16,8 @@ from hyprbox.fleet.views import node_context
 from hyprbox.lib.actors import Actor, Capability, require
 from hyprbox.lib.errors import InvalidInput
 from hyprbox.lib.live import Event
-from jobs import batches, summary
 from jobs import selectors as jobs
+from jobs import summary
 from jobs.states import Status
 from nodes import selectors as nodes
 from nodes.errors import UnknownNode
@@ -179,8 +179,8 @@ class OneBatch(JobRows):
         self.batch_id = batch_id
 
     def snapshot(self) -> Iterator[Frame]:
-        batch = batches.find(by=self.by, batch_id=self.batch_id)
-        shown = summary.of_batch(batch, batches.counts(by=self.by, batch=batch), batches.waves(batch))
+        batch = jobs.find_batch(by=self.by, batch_id=self.batch_id)
+        shown = summary.of_batch(batch, jobs.counts_of_batch(by=self.by, batch=batch), jobs.waves(batch))
         for id in ("headline", "state"):
             yield fragment(f"batch-{id}", f"jobs/_batch_{id}.html", {"batch": batch, "shown": shown})
 

@@ -185,10 +185,10 @@ def _batch(batch: Batch, by: Actor) -> dict[str, Any]:
         "stop_over_percent": batch.stop_over_percent,
         "stopped_at": batch.stopped_at,
         "stopped_because": batch.stopped_because or None,
-        "counts": batches.counts(by=by, batch=batch),
+        "counts": selectors.counts_of_batch(by=by, batch=batch),
         "waves": [
             {"number": w.number, "state": w.state, "jobs": w.jobs, "open": w.open, "failed": w.failed}
-            for w in batches.waves(batch)
+            for w in selectors.waves(batch)
         ],
     }
 
@@ -211,7 +211,7 @@ class BatchList(APIView):
 class BatchDetail(APIView):
     def get(self, request: Request, batch_id: str) -> Response:
         by = actor_of(request)
-        return Response(_batch(batches.find(by=by, batch_id=batch_id), by))
+        return Response(_batch(selectors.find_batch(by=by, batch_id=batch_id), by))
 
 
 class BatchCancel(APIView):

@@ -22,7 +22,7 @@ from audit.actions import Action
 from hyprbox.lib.actors import Actor, Capability, Kind, require, require_fresh
 from hyprbox.lib.errors import InvalidInput
 from hyprbox.lib.rowmac import RowTampered, subject_of
-from jobs import selectors, services
+from jobs import services
 from jobs.errors import BatchOver, JobNotCancellable, NothingToRetry, UnknownBatch
 from jobs.models import Batch, IdempotencyKey, Job
 from jobs.moves import move, tell, tell_node
@@ -65,28 +65,6 @@ class Again:
 
     batch: uuid.UUID
     jobs: Mapping[uuid.UUID, uuid.UUID]
-
-
-@dataclass(frozen=True, slots=True)
-class Wave:
-    number: int
-    jobs: int
-    held: int
-    open: int
-    started: int
-    failed: int
-
-    @property
-    def state(self) -> str:
-        """`waiting`, `running` or `done`."""
-        return "waiting" if self.held else "running" if self.open else "done"
-
-    @property
-    def look(self) -> str:
-        """As a job would show it: a wave whose nodes have not come yet is queued."""
-        if self.state == "running" and not self.started:
-            return "QUEUED"
-        return {"waiting": "QUEUED", "running": "RUNNING", "done": "ENDED"}[self.state]
 
 
 def choose(targets: Targets) -> list[str]:
@@ -370,38 +348,6 @@ def _order_of_all(jobs: list[Job], batch: Batch) -> Order:
         if services.order_of(job) != order or job.script_sha256 != first.script_sha256:
             raise RowTampered(subject_of(job), "its order is not the one of its batch")
     return order
-
-
-def find(*, by: Actor, batch_id: uuid.UUID | str) -> Batch:
-    """Raises `UnknownBatch`."""
-    require(by, Capability.VIEW_FLEET)
-    try:
-        return Batch.objects.get(pk=uuid.UUID(str(batch_id)))
-    except (ValueError, Batch.DoesNotExist):
-        raise UnknownBatch() from None
-
-
-def waves(batch: Batch) -> list[Wave]:
-    """In order; one when there are no waves."""
-    rows = (
-        Job.objects.filter(batch=batch)
-        .values_list("wave")
-        .annotate(
-            all=Count("id"),
-            waiting=Count("id", filter=Q(held=True, status=Status.QUEUED)),
-            open=Count("id", filter=~Q(status__in=TERMINAL)),
-            started=Count("id", filter=~Q(status=Status.QUEUED)),
-            failed=Count("id", filter=Q(status=Status.FAILED)),
-        )
-        .order_by("wave")
-    )
-    return [Wave(number + 1, *counted) for number, *counted in rows]
-
-
-def counts(*, by: Actor, batch: Batch) -> dict[str, int]:
-    """Jobs by status."""
-    counted = dict(selectors.list_jobs(by=by, batch=batch.pk).order_by().values_list("status").annotate(Count("id")))
-    return {status: counted.get(status, 0) for status in Status.values}
 
 
 def _lock(batch_id: uuid.UUID | str) -> Batch:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import connection
@@ -14,12 +14,36 @@ from django.db.models.functions import Now
 
 from hyprbox.lib.actors import Actor, Capability, require
 from jobs import output
-from jobs.errors import UnknownJob
-from jobs.models import Job
-from jobs.states import Status
+from jobs.errors import UnknownBatch, UnknownJob
+from jobs.models import Batch, Job
+from jobs.states import TERMINAL, Status
 from tokens.models import NodeToken
 
 LATEST_JOBS = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """How far one wave of a batch is, in jobs."""
+
+    number: int
+    jobs: int
+    held: int
+    open: int
+    started: int
+    failed: int
+
+    @property
+    def state(self) -> str:
+        """`waiting`, `running` or `done`."""
+        return "waiting" if self.held else "running" if self.open else "done"
+
+    @property
+    def look(self) -> str:
+        """As a job would show it: a wave whose nodes have not come yet is queued."""
+        if self.state == "running" and not self.started:
+            return "QUEUED"
+        return {"waiting": "QUEUED", "running": "RUNNING", "done": "ENDED"}[self.state]
 
 
 def list_jobs(
@@ -117,10 +141,15 @@ def counts_by_status(*, by: Actor, since: datetime | None = None) -> dict[str, i
     else:  # an index for each
         open_before = Job.objects.unfinished().filter(created_at__lt=since)
         found = _by_status(Job.objects.filter(created_at__gte=since)).union(_by_status(open_before), all=True)
-    counted: Counter[str] = Counter()
-    for status, count in found:
+    return _counted(found)
+
+
+def _counted(rows: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Of every status, also of those that none has; a status may come in several rows."""
+    counted = dict.fromkeys(Status.values, 0)
+    for status, count in rows:
         counted[status] += count
-    return {status: counted[status] for status in Status.values}
+    return counted
 
 
 def _by_status(jobs: QuerySet[Job]) -> QuerySet[Job, tuple[str, int]]:
@@ -133,3 +162,35 @@ def find_job(job_id: uuid.UUID | str) -> Job:
         return Job.objects.select_related("node", "transcript").get(pk=uuid.UUID(str(job_id)))
     except (ValueError, Job.DoesNotExist):
         raise UnknownJob() from None
+
+
+def find_batch(*, by: Actor, batch_id: uuid.UUID | str) -> Batch:
+    """Raises `UnknownBatch`."""
+    require(by, Capability.VIEW_FLEET)
+    try:
+        return Batch.objects.get(pk=uuid.UUID(str(batch_id)))
+    except (ValueError, Batch.DoesNotExist):
+        raise UnknownBatch() from None
+
+
+def waves(batch: Batch) -> list[Wave]:
+    """In order; one when there are no waves."""
+    rows = (
+        Job.objects.filter(batch=batch)
+        .values_list("wave")
+        .annotate(
+            all=Count("id"),
+            waiting=Count("id", filter=Q(held=True, status=Status.QUEUED)),
+            open=Count("id", filter=~Q(status__in=TERMINAL)),
+            started=Count("id", filter=~Q(status=Status.QUEUED)),
+            failed=Count("id", filter=Q(status=Status.FAILED)),
+        )
+        .order_by("wave")
+    )
+    return [Wave(number + 1, *counted) for number, *counted in rows]
+
+
+def counts_of_batch(*, by: Actor, batch: Batch) -> dict[str, int]:
+    """Jobs by status."""
+    require(by, Capability.VIEW_FLEET)
+    return _counted(_by_status(Job.objects.filter(batch=batch)))

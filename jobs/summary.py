@@ -8,8 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from hyprbox.lib import words
-from jobs.batches import MOST_WITHOUT_STEP_UP, Wave
+from jobs.batches import MOST_WITHOUT_STEP_UP
 from jobs.models import Batch, Job
+from jobs.selectors import Wave
 from jobs.states import Mode, Reason, Status
 
 WHY: Mapping[str, str] = {

@@ -89,14 +89,14 @@ def job_context(request: HttpRequest, job: Job) -> dict[str, Any]:
 def batch(request: HttpRequest, batch_id: uuid.UUID) -> HttpResponse:
     """A batch: how far it is, its waves, and its jobs, the newest first."""
     actor = pages.actor_of(request)
-    found = batches.find(by=actor, batch_id=batch_id)
+    found = selectors.find_batch(by=actor, batch_id=batch_id)
     wanted = {**ordering.wanted_jobs(request.GET), "batch": str(found.pk)}
     context = _listing(request, wanted)
     if pages.is_fragment(request):
         return render(request, "jobs/_list.html", context)
-    counts = batches.counts(by=actor, batch=found)
+    counts = selectors.counts_of_batch(by=actor, batch=found)
     context["stopped"] = stops.current() if counts[Status.QUEUED] else None
-    context |= {"batch": found, "shown": summary.of_batch(found, counts, batches.waves(found))}
+    context |= {"batch": found, "shown": summary.of_batch(found, counts, selectors.waves(found))}
     crumbs = (Crumb("Jobs", reverse("jobs:list")), Crumb(str(found.pk)[:8], is_mono=True))
     topics = (f"batch-{found.pk}",)
     return pages.show(request, "jobs/batch.html", context, nav="jobs", crumbs=crumbs, topics=topics)

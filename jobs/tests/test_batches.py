@@ -16,7 +16,7 @@ from accounts.models import User
 from audit.models import Event
 from hyprbox.fragments import source
 from hyprbox.lib.errors import Forbidden, InvalidInput
-from jobs import batches, services, stops, summary
+from jobs import batches, selectors, services, stops, summary
 from jobs.batches import Pace, Targets
 from jobs.errors import BatchOver, NothingToRetry
 from jobs.models import Batch, Job
@@ -74,7 +74,7 @@ def end(batch: Batch, wave: int, *, failed: int = 0) -> None:
 
 
 def states(batch: Batch) -> list[str]:
-    return [wave.state for wave in batches.waves(batch)]
+    return [wave.state for wave in selectors.waves(batch)]
 
 
 def test_only_the_released_wave_is_handed_out_and_the_next_follows() -> None:
@@ -100,7 +100,7 @@ def test_it_stops_after_so_many_failures_and_cancels_what_was_not_released() -> 
     end(batch, 1, failed=1)
     batch.refresh_from_db()
     assert batch.stopped_because == "2 of 4 failed; it was to stop after 2."
-    counts = batches.counts(by=factories.SYSTEM, batch=batch)
+    counts = selectors.counts_of_batch(by=factories.SYSTEM, batch=batch)
     assert (counts["FAILED"], counts["CANCELLED"], counts["SUCCEEDED"]) == (2, 3, 4)
     stopped = Event.objects.get(action="batch.stopped")
     assert (stopped.target, stopped.detail["cancelled"]) == (f"batch:{batch.pk}", 3)
@@ -115,7 +115,7 @@ def test_many_nodes_are_never_changed_all_at_once_and_a_tenth_of_failures_stops_
     end(batch, 2, failed=1)
     batch.refresh_from_db()
     assert batch.stopped_because == "2 of 18 failed, more than 10 %."
-    assert batches.counts(by=factories.SYSTEM, batch=batch)["CANCELLED"] == 42
+    assert selectors.counts_of_batch(by=factories.SYSTEM, batch=batch)["CANCELLED"] == 42
 
 
 def in_waves(author: User, count: int = 6) -> tuple[Batch, list[Node]]:
@@ -168,7 +168,9 @@ def test_the_worker_stops_it_while_a_wave_is_still_running(how: str) -> None:
     batches.advance_all()
     batch.refresh_from_db()
     assert LOST[how][1] in batch.stopped_because
-    assert batches.counts(by=factories.SYSTEM, batch=batch)["QUEUED"] == 2  # of the wave that was released before
+    assert (
+        selectors.counts_of_batch(by=factories.SYSTEM, batch=batch)["QUEUED"] == 2
+    )  # of the wave that was released before
     assert states(other) == ["running", "waiting"]
     batches.advance_all()
     assert Event.objects.filter(action="batch.stopped").count() == 1
@@ -244,7 +246,7 @@ def test_own_failures_of_many_are_counted_beside_the_usual_share() -> None:
     strict, _, _ = batches.queue(
         by=factories.SYSTEM, order=REPORT, node_ids=names, pace=Pace(wave_size=30, stop_after_failures=2)
     )
-    rule = summary.of_batch(strict, batches.counts(by=factories.SYSTEM, batch=strict), []).rule
+    rule = summary.of_batch(strict, selectors.counts_of_batch(by=factories.SYSTEM, batch=strict), []).rule
     assert rule.endswith("It stops after 2\xa0failures, or when more than 10 % failed.")
     end(strict, 0, failed=2)  # 2 of 30 are less than a tenth
     strict.refresh_from_db()
@@ -279,7 +281,7 @@ def test_cancel_the_rest() -> None:
     batch, _ = queued(6, wave_size=2)
     end(batch, 0)
     batch = batches.cancel_rest(by=factories.SYSTEM, batch_id=batch.pk)
-    assert batches.counts(by=factories.SYSTEM, batch=batch)["CANCELLED"] == 4
+    assert selectors.counts_of_batch(by=factories.SYSTEM, batch=batch)["CANCELLED"] == 4
     assert batch.stopped_because == "Cancelled by test."
     assert batches.advance_all() == 0
     with pytest.raises(BatchOver):
@@ -299,7 +301,7 @@ def test_a_job_that_ends_while_the_rest_is_cancelled_does_not_hinder_it(monkeypa
 
     monkeypatch.setattr(services, "request_cancel", late)
     batch = batches.cancel_rest(by=factories.SYSTEM, batch_id=batch.pk)
-    counts = batches.counts(by=factories.SYSTEM, batch=batch)
+    counts = selectors.counts_of_batch(by=factories.SYSTEM, batch=batch)
     assert (counts["SUCCEEDED"], counts["CANCELLED"]) == (1, 3)
 
 
@@ -422,7 +424,7 @@ def test_a_wave_looks_as_its_jobs_do() -> None:
     batch, _nodes = queued(4, wave_size=2)
 
     def looks() -> list[str]:
-        return [wave.look for wave in batches.waves(batch)]
+        return [wave.look for wave in selectors.waves(batch)]
 
     assert looks() == ["QUEUED", "QUEUED"]  # released, but no node has come yet
     first = Job.objects.filter(batch=batch, wave=0).first()
