@@ -5,11 +5,9 @@ Every secret may also come from a file: `HYPRBOX_SECRET_KEY_FILE` instead of `HY
 
 from __future__ import annotations
 
-import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import environ
 import structlog
@@ -64,9 +62,9 @@ HYPRBOX_SESSION_IDLE = timedelta(
 HYPRBOX_ALLOW_REGISTRATION: bool = environment.truth(
     "HYPRBOX_ALLOW_REGISTRATION", env.str("HYPRBOX_ALLOW_REGISTRATION", default="")
 )
-HYPRBOX_REQUIRE_SECOND_FACTOR: list[str] = environment.listed(
-    env.str("HYPRBOX_REQUIRE_SECOND_FACTOR", default="")
-)  # roles
+HYPRBOX_REQUIRE_SECOND_FACTOR: list[str] = environment.roles(
+    "HYPRBOX_REQUIRE_SECOND_FACTOR", env.str("HYPRBOX_REQUIRE_SECOND_FACTOR", default="")
+)
 HYPRBOX_REQUIRE_NODE_TOKEN: bool = environment.truth(
     "HYPRBOX_REQUIRE_NODE_TOKEN", env.str("HYPRBOX_REQUIRE_NODE_TOKEN", default=""), default=True
 )
@@ -78,37 +76,11 @@ HYPRBOX_ADMIN_PATH: str = environment.path(
     "HYPRBOX_ADMIN_PATH", env.str("HYPRBOX_ADMIN_PATH", default="") or "django-admin", taken=_OUR_PATHS
 )
 HYPRBOX_LOG_LEVEL: str = environment.level("HYPRBOX_LOG_LEVEL", env.str("HYPRBOX_LOG_LEVEL", default="") or "INFO")
-
-if _unknown := set(HYPRBOX_REQUIRE_SECOND_FACTOR) - {"viewer", "operator", "admin"}:
-    raise ImproperlyConfigured(
-        f"HYPRBOX_REQUIRE_SECOND_FACTOR names roles by comma, such as admin,operator: there is no “{min(_unknown)}”."
-    )
-_public = urlsplit(HYPRBOX_PUBLIC_URL)
-try:
-    _has_port = _public.port is None or _public.port > 0
-except ValueError:
-    _has_port = False
-if _public.scheme not in ("http", "https") or not _public.hostname or not _has_port:
-    raise ImproperlyConfigured(
-        "HYPRBOX_PUBLIC_URL is not an address: it would be https://hyprbox.example, for instance."
-    )
-_LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
+_public = environment.public_address("HYPRBOX_PUBLIC_URL", HYPRBOX_PUBLIC_URL, is_debug=DEBUG)
 _IS_HTTPS = _public.scheme == "https"
-if not _IS_HTTPS and _public.hostname not in _LOOPBACK and not DEBUG:
-    raise ImproperlyConfigured(
-        "HYPRBOX_PUBLIC_URL starts with http:// but is not a loopback address: use https://, behind a proxy that ends TLS."
-    )
-
-HYPRBOX_CORS_ORIGINS: list[str] = environment.listed(env.str("HYPRBOX_CORS_ORIGINS", default=""))
-for _origin in HYPRBOX_CORS_ORIGINS:
-    if not re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?", _origin):
-        raise ImproperlyConfigured(
-            f"HYPRBOX_CORS_ORIGINS: “{_origin}” is not an origin as browsers write it, such as https://tools.example."
-        )
-    if not DEBUG and _origin.startswith("http://") and urlsplit(_origin).hostname not in _LOOPBACK:
-        raise ImproperlyConfigured(
-            f"HYPRBOX_CORS_ORIGINS: {_origin} must be https://, or anybody on its way could call."
-        )
+HYPRBOX_CORS_ORIGINS: list[str] = environment.origins(
+    "HYPRBOX_CORS_ORIGINS", env.str("HYPRBOX_CORS_ORIGINS", default=""), is_debug=DEBUG
+)
 
 
 def _secret_key() -> str:
@@ -128,14 +100,9 @@ def _secret_key() -> str:
 
 
 SECRET_KEY = _secret_key()
-ALLOWED_HOSTS: list[str] = environment.hosts("HYPRBOX_ALLOWED_HOSTS", env.str("HYPRBOX_ALLOWED_HOSTS", default="")) or (
-    sorted({_public.hostname, *_LOOPBACK[:3]})
-)
-for _host in ALLOWED_HOSTS:
-    if not DEBUG and ("*" in _host or _host.startswith(".")):
-        raise ImproperlyConfigured(
-            f"HYPRBOX_ALLOWED_HOSTS: “{_host}” stands for any number of names: write each that is used, such as hyprbox.example."
-        )
+ALLOWED_HOSTS: list[str] = environment.hosts(
+    "HYPRBOX_ALLOWED_HOSTS", env.str("HYPRBOX_ALLOWED_HOSTS", default=""), is_debug=DEBUG
+) or sorted({str(_public.hostname), *environment.LOOPBACK[:3]})
 CSRF_TRUSTED_ORIGINS = [HYPRBOX_PUBLIC_URL]
 
 INSTALLED_APPS = [

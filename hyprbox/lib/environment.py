@@ -6,12 +6,16 @@ import ipaddress
 import re
 from collections.abc import Sequence
 from email.utils import parseaddr
+from urllib.parse import SplitResult, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
 _TRUE, _FALSE = ("true", "on", "ok", "y", "yes", "1"), ("false", "off", "n", "no", "0")
+_ROLES = ("viewer", "operator", "admin")
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _PATH = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
+_ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?")
 _HOST = re.compile(r"(?:\*|(?:\*?\.)?[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])", re.IGNORECASE)
 
 
@@ -42,6 +46,16 @@ def listed(text: str) -> list[str]:
     return [word for part in text.split(",") if (word := part.strip())]
 
 
+def roles(name: str, text: str) -> list[str]:
+    """Roles of people."""
+    found = listed(text)
+    if unknown := set(found) - set(_ROLES):
+        raise ImproperlyConfigured(
+            f"{name} names roles by comma, such as admin,operator: there is no “{min(unknown)}”."
+        )
+    return found
+
+
 def proxies(name: str, text: str) -> list[str]:
     """Addresses and networks of proxies."""
     found = listed(text)
@@ -60,13 +74,46 @@ def proxies(name: str, text: str) -> list[str]:
     return found
 
 
-def hosts(name: str, text: str) -> list[str]:
-    """Names that a Host header may have."""
+def public_address(name: str, text: str, *, is_debug: bool = False) -> SplitResult:
+    """Where people and agents reach HyprBox: with https, but for loopback and `is_debug`."""
+    found = urlsplit(text)
+    try:
+        has_port = found.port is None or found.port > 0
+    except ValueError:
+        has_port = False
+    if found.scheme not in ("http", "https") or not found.hostname or not has_port or found.username is not None:
+        raise ImproperlyConfigured(f"{name} is not an address: it would be https://hyprbox.example, for instance.")
+    if found.scheme != "https" and found.hostname not in LOOPBACK and not is_debug:
+        raise ImproperlyConfigured(
+            f"{name} starts with http:// but is not a loopback address: use https://, behind a proxy that ends TLS."
+        )
+    return found
+
+
+def origins(name: str, text: str, *, is_debug: bool = False) -> list[str]:
+    """Other sites as browsers write them: with https, but for loopback and `is_debug`."""
+    found = listed(text)
+    for item in found:
+        if not _ORIGIN.fullmatch(item):
+            raise ImproperlyConfigured(
+                f"{name}: “{item}” is not an origin as browsers write it, such as https://tools.example."
+            )
+        if not is_debug and item.startswith("http://") and urlsplit(item).hostname not in LOOPBACK:
+            raise ImproperlyConfigured(f"{name}: {item} must be https://, or anybody on its way could call.")
+    return found
+
+
+def hosts(name: str, text: str, *, is_debug: bool = False) -> list[str]:
+    """Names that a Host header may have; each exactly, but for `is_debug`."""
     found = listed(text)
     for item in found:
         if not _HOST.fullmatch(item):
             raise ImproperlyConfigured(
                 f"{name}: “{item}” is not the name of a host: it would be hyprbox.example, without https:// and without a port."
+            )
+        if not is_debug and ("*" in item or item.startswith(".")):
+            raise ImproperlyConfigured(
+                f"{name}: “{item}” stands for any number of names: write each that is used, such as hyprbox.example."
             )
     return found
 

@@ -24,6 +24,14 @@ def needed(name: str, text: str) -> bool:
     return environment.truth(name, text, default=True)
 
 
+def debug_hosts(name: str, text: str) -> list[str]:
+    return environment.hosts(name, text, is_debug=True)
+
+
+def reached(name: str, text: str) -> str | None:
+    return environment.public_address(name, text).hostname
+
+
 @pytest.mark.parametrize(
     ("read", "text", "found"),
     [
@@ -39,7 +47,15 @@ def needed(name: str, text: str) -> bool:
         (environment.proxies, " 10.0.0.1, 10.0.0.0/24 ,,2001:db8::/64", ["10.0.0.1", "10.0.0.0/24", "2001:db8::/64"]),
         (environment.proxies, "10.0.0.7/24", ["10.0.0.7/24"]),
         (environment.hosts, "hyprbox.example, 192.0.2.1,[::1]", ["hyprbox.example", "192.0.2.1", "[::1]"]),
-        (environment.hosts, "*,.example.com", ["*", ".example.com"]),
+        (debug_hosts, "*,.example.com", ["*", ".example.com"]),
+        (reached, "https://hyprbox.example:8443", "hyprbox.example"),
+        (reached, "http://127.0.0.1:8000", "127.0.0.1"),
+        (
+            environment.origins,
+            "https://a.example, http://localhost:3000",
+            ["https://a.example", "http://localhost:3000"],
+        ),
+        (environment.roles, "admin, operator", ["admin", "operator"]),
         (admin_path, "/behind/the-curtain/", "behind/the-curtain"),
         (environment.level, "debug", "DEBUG"),
         (environment.sender, "a@example.com", "a@example.com"),
@@ -70,6 +86,12 @@ def test_what_is_taken(read: Callable[[str, str], Any], text: str, found: Any) -
         (environment.hosts, "https://hyprbox.example", "https://hyprbox.example"),
         (environment.hosts, "hyprbox.example:443", "hyprbox.example:443"),
         (environment.hosts, "a_b", "a_b"),
+        (environment.hosts, "*.example.com", "*.example.com"),
+        (reached, "hyprbox.example", ""),
+        (reached, "https://hyprbox.example:99999", ""),
+        (reached, "https://ada:secret@hyprbox.example", ""),
+        (environment.origins, "https://a.example/", "https://a.example/"),
+        (environment.roles, "admin,root", "root"),
         (admin_path, "", ""),
         (admin_path, "/", "/"),
         (admin_path, "api/x", "api/x"),
@@ -93,3 +115,13 @@ def test_what_is_taken_for_proxies_is_what_addresses_are_compared_with() -> None
     assert client_ip("10.0.0.9", "192.0.2.7", trusted) == "192.0.2.7"
     assert client_ip("2001:db8::9", "192.0.2.7", trusted) == "192.0.2.7"
     assert client_ip("10.0.1.9", "192.0.2.7", trusted) == "10.0.1.9"
+
+
+def test_without_https_only_loopback_is_reached_and_called() -> None:
+    for read in (reached, environment.origins):
+        with pytest.raises(ImproperlyConfigured, match="https://"):
+            read("SETTING", "http://hyprbox.example")
+    assert environment.public_address("SETTING", "http://hyprbox.example", is_debug=True).port is None
+    with pytest.raises(ImproperlyConfigured) as caught:
+        reached("SETTING", "https://ada:secret@hyprbox.example")
+    assert "secret" not in str(caught.value)
