@@ -32,6 +32,7 @@ class Wave:
     open: int
     started: int
     failed: int
+    cancelled: int
 
     @property
     def state(self) -> str:
@@ -40,9 +41,11 @@ class Wave:
 
     @property
     def look(self) -> str:
-        """As a job would show it: a wave whose nodes have not come yet is queued."""
+        """As a job would show it: a wave whose nodes have not come yet is queued, and cancelled when all of it was."""
         if self.state == "running" and not self.started:
             return "QUEUED"
+        if self.cancelled == self.jobs:
+            return "CANCELLED"
         return {"waiting": "QUEUED", "running": "RUNNING", "done": "ENDED"}[self.state]
 
 
@@ -184,6 +187,7 @@ def waves(batch: Batch) -> list[Wave]:
             open=Count("id", filter=~Q(status__in=TERMINAL)),
             started=Count("id", filter=~Q(status=Status.QUEUED)),
             failed=Count("id", filter=Q(status=Status.FAILED)),
+            cancelled=Count("id", filter=Q(status=Status.CANCELLED)),
         )
         .order_by("wave")
     )

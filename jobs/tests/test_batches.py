@@ -435,6 +435,8 @@ def test_a_wave_looks_as_its_jobs_do() -> None:
     assert looks() == ["RUNNING", "QUEUED"]
     end(batch, 0)
     assert looks() == ["ENDED", "QUEUED"]
+    batches.cancel_rest(by=factories.SYSTEM, batch_id=batch.pk)
+    assert looks() == ["ENDED", "CANCELLED"]
 
 
 def test_over_the_api(api: Any) -> None:
