@@ -1,9 +1,9 @@
 #!/usr/bin/python3
 """A stand-in for systemctl where no systemd runs: reads the unit files that are installed and does what they say.
 
-It starts ExecStart= of a service and remembers the process, makes and removes the links of WantedBy=, knows masks and drop-ins. It does
-not know dependencies, sockets, sandboxing, restarts and timers' times: a unit that is no service is active once started. Every call is
-one line of /run/systemctl.log. `/run/units/NAME.fails` makes starting NAME fail.
+It starts ExecStart= of a service, waits for the word of one that says when it is ready, and remembers the process, makes and removes the
+links of WantedBy=, knows masks and drop-ins. It does not know dependencies, sockets, sandboxing, restarts and timers' times: a unit that
+is no service is active once started. Every call is one line of /run/systemctl.log. `/run/units/NAME.fails` makes starting NAME fail.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import pwd
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -165,7 +166,15 @@ def start(unit: Unit) -> bool:
             unit.state.write_text("0")
         return done and run_each(unit, "ExecStartPost")
     argv, values, _ = command(unit, unit.value("ExecStart"))
-    with Path(f"/run/units/{unit.name}.output").open("ab") as output:
+    with (
+        Path(f"/run/units/{unit.name}.output").open("ab") as output,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready,
+    ):
+        if kind.startswith("notify"):
+            values["NOTIFY_SOCKET"] = f"/run/units/{unit.name}.notify"
+            Path(values["NOTIFY_SOCKET"]).unlink(missing_ok=True)
+            ready.bind(values["NOTIFY_SOCKET"])
+            os.chmod(values["NOTIFY_SOCKET"], 0o666)
         process = subprocess.Popen(
             argv,
             env=values,
@@ -175,12 +184,27 @@ def start(unit: Unit) -> bool:
             start_new_session=True,
             umask=0o022,
         )
-    unit.state.write_text(str(process.pid))
-    time.sleep(0.2)
+        unit.state.write_text(str(process.pid))
+        if kind.startswith("notify"):
+            await_ready(ready, process)
+        else:
+            time.sleep(0.2)
     if process.poll() is not None:
         unit.state.unlink()
         return False
     return run_each(unit, "ExecStartPost")
+
+
+def await_ready(ready: socket.socket, process: subprocess.Popen[bytes]) -> None:
+    """Until the service says that it is ready, has ended, or 10 s are over: systemd would wait longer."""
+    ready.settimeout(0.1)
+    for _ in range(100):
+        try:
+            if b"READY=1" in ready.recv(4096).split(b"\n") or process.poll() is not None:
+                return
+        except TimeoutError:
+            if process.poll() is not None:
+                return
 
 
 def stop(unit: Unit) -> bool:
