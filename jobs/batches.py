@@ -16,13 +16,12 @@ from django.db import transaction
 from django.db.models import Count, Q
 from django.db.models.functions import Now
 
-from accounts.selectors import actor_for, find_active
 from audit import services as audit
 from audit.actions import Action
 from hyprbox.lib.actors import Actor, Capability, Kind, require, require_fresh
 from hyprbox.lib.errors import InvalidInput
 from hyprbox.lib.rowmac import RowTampered, subject_of
-from jobs import services
+from jobs import authors, services
 from jobs.errors import BatchOver, JobNotCancellable, NothingToRetry, UnknownBatch
 from jobs.models import Batch, IdempotencyKey, Job
 from jobs.moves import move, tell, tell_node
@@ -212,7 +211,7 @@ def advance(batch_id: uuid.UUID | None, *, look_at_author: bool = False) -> None
             released = _counts(Job.objects.filter(batch=batch, held=False))
             why = _why_stop(batch, released)
             if not why and (look_at_author or not released["open"]):
-                why = _why_not_as_author(batch)
+                why = authors.why_not(batch.author_id, batch.created_by)
             if why:
                 _stop(batch, why)
             elif released["open"]:
@@ -248,22 +247,10 @@ def _why_stop(batch: Batch, released: dict[str, int]) -> str:
     return ""
 
 
-def _why_not_as_author(batch: Batch) -> str:
-    """A sentence when the one who queued it was disabled or removed, or may not run jobs any more; or nothing."""
-    if batch.author_id is None:
-        return ""
-    author = find_active(str(batch.author_id))
-    if author is None:
-        return f"{batch.created_by}, who queued it, has no active account any more."
-    if not actor_for(author).can(Capability.RUN_JOBS):
-        return f"{batch.created_by}, who queued it, may not run jobs any more."
-    return ""
-
-
 def _stop(batch: Batch, why: str) -> None:
     held = list(Job.objects.light().filter(batch=batch, held=True, status=Status.QUEUED).select_for_update(no_key=True))
     for job in held:
-        move(job, to=Status.CANCELLED, cancel_requested_at=Now())
+        move(job, to=Status.CANCELLED, cancel_requested_at=Now(), cancelled_because=f"Its batch stopped: {why}")
     batch.next_wave, batch.stopped_because = None, why
     Batch.objects.filter(pk=batch.pk).update(next_wave=None, stopped_because=why, stopped_at=Now())
     detail = {"preset": batch.preset, "cancelled": len(held), "why": why}

@@ -124,7 +124,8 @@ class Job(models.Model):
     """One script for one node, frozen and signed when it was queued.
 
     `claim_id` names the agent's hold on it: QUEUED with a claim is handed out but not started. `script`
-    and `payload` are exact bytes. Times are the database's.
+    and `payload` are exact bytes. Times are the database's. `author_id` is the person without whose rights it is not handed
+    out, None for a command of the host; `cancelled_because` is a sentence that says who or what asked for the end.
 
     The row moves often, so no index knows what a claim, a start or a good end writes: PostgreSQL then puts the new version
     beside the old one and touches no index. What a status goes with is the guarding trigger's, not a CHECK's: that would be read again
@@ -143,6 +144,7 @@ class Job(models.Model):
     wave = models.IntegerField(default=0, db_default=0)
     held = models.BooleanField(default=False, db_default=False)
     created_by = models.CharField(max_length=254)
+    author_id = models.UUIDField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(db_default=Now(), editable=False)
     expires_at = models.DateTimeField()
 
@@ -178,6 +180,7 @@ class Job(models.Model):
     lease_expires_at = models.DateTimeField(null=True, blank=True)
     deadline_at = models.DateTimeField(null=True, blank=True)
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
+    cancelled_because = models.CharField(max_length=400, blank=True, default="", db_default="")
     contact_lost_at = models.DateTimeField(null=True, blank=True)
     completion_sha256 = models.CharField(max_length=64, blank=True, default="")
 

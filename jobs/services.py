@@ -17,7 +17,7 @@ from django.db.models.functions import Now
 from audit import services as audit
 from audit.actions import Action
 from hyprbox.lib import signing
-from hyprbox.lib.actors import Actor, Capability, require
+from hyprbox.lib.actors import Actor, Capability, Kind, require
 from hyprbox.lib.crash import crash_point
 from hyprbox.lib.errors import InvalidInput
 from hyprbox.lib.rowmac import RowTampered
@@ -100,20 +100,21 @@ def request_cancel(*, by: Actor, job_id: uuid.UUID | str, force: bool = False) -
     Raises `UnknownJob`, `JobNotCancellable` for a finished one, `NodeInContact` for force without need.
     """
     require(by, Capability.FORCE_CANCEL if force else Capability.RUN_JOBS)
+    why = f"{by.name} asked for it."
     with transaction.atomic():
         job = _lock(job_id)
         if job.status == Status.QUEUED:
-            move(job, to=Status.CANCELLED, cancel_requested_at=Now())
+            move(job, to=Status.CANCELLED, cancel_requested_at=Now(), cancelled_because=why)
             _note(Action.JOB_CANCELLED, by, job)
         elif job.status == Status.RUNNING and force:
             if not _is_out_of_reach(job):
                 raise NodeInContact()
-            move(job, to=Status.CANCELLED, cancel_requested_at=Now(), outcome_unknown=True)
+            move(job, to=Status.CANCELLED, cancel_requested_at=Now(), cancelled_because=why, outcome_unknown=True)
             _note(Action.JOB_FORCE_CANCELLED, by, job)
         elif job.status == Status.RUNNING:
             if job.cancel_requested_at is None:
-                Job.objects.filter(pk=job.pk).update(cancel_requested_at=Now())
-                job.refresh_from_db(fields=["cancel_requested_at"])
+                Job.objects.filter(pk=job.pk).update(cancel_requested_at=Now(), cancelled_because=why)
+                job.refresh_from_db(fields=["cancel_requested_at", "cancelled_because"])
                 _note(Action.JOB_CANCEL_REQUESTED, by, job)
                 tell(job.pk, job.node_id, kind="status")
         else:
@@ -166,14 +167,20 @@ def order_of(job: Job) -> Order:
 
 def cancel_jobs_of_removed_node(by: Actor, node: Node) -> None:
     """Queued jobs end, running ones are asked to; runs in the transaction that removes the node."""
+    why = f"{by.name} removed its node."
     for job in Job.objects.unfinished(node_pk=node.pk).select_for_update():
         if job.status == Status.QUEUED:
-            move(job, to=Status.CANCELLED, cancel_requested_at=Now())
+            move(job, to=Status.CANCELLED, cancel_requested_at=Now(), cancelled_because=why)
             _note(Action.JOB_CANCELLED, by, job, why="node removed")
         elif job.cancel_requested_at is None:
-            Job.objects.filter(pk=job.pk).update(cancel_requested_at=Now())
+            Job.objects.filter(pk=job.pk).update(cancel_requested_at=Now(), cancelled_because=why)
             _note(Action.JOB_CANCEL_REQUESTED, by, job, why="node removed")
             tell(job.pk, job.node_id, kind="status")
+
+
+def note_cancelled(job: Job, *, by: Actor, why: str) -> None:
+    """The entry for a queued job that ended because of something else than somebody's wish, in the caller's transaction."""
+    _note(Action.JOB_CANCELLED, by, job, why=why)
 
 
 def _lock(job_id: uuid.UUID | str) -> Job:
@@ -329,6 +336,7 @@ def insert(
         wave=wave,
         held=wave > 0,
         created_by=by.name,
+        author_id=by.id if by.kind is Kind.USER else None,
         created_at=now,
         expires_at=expires_at,
         preset=preset.name,

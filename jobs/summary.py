@@ -155,10 +155,12 @@ class Summary:
 
     def _cancelled(self) -> str:
         if self.job.outcome_unknown:
-            return "It was given up without word from its node: what ran there is not known."
-        return (
-            "It was cancelled before it started." if self.job.started_at is None else "It was cancelled while it ran."
-        )
+            text = "It was given up without word from its node: what ran there is not known."
+        elif self.job.started_at is None:
+            text = "It was cancelled before it started."
+        else:
+            text = "It was cancelled while it ran."
+        return f"{text} {self.job.cancelled_because}".strip()
 
     @property
     def steps(self) -> list[Step]:

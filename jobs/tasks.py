@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from procrastinate.contrib.django import app
 
-from jobs import batches, deadlines, drift, retention, services
+from jobs import authors, batches, deadlines, drift, retention, services
+from jobs.models import OpenJob
 
 
 @app.periodic(cron="* * * * * */10")  # the sixth field is the seconds
 @app.task(queueing_lock="jobs.enforce_deadlines", pass_context=False)
 def enforce_deadlines(timestamp: int) -> None:
-    deadlines.enforce()
+    if OpenJob.objects.exists():  # an idle fleet costs the database one question
+        deadlines.enforce()
+        authors.cancel_of_the_rightless()
     batches.advance_all()
 
 
