@@ -70,6 +70,7 @@ class Bash:
         self._script = sealed_script(payload.script)
         self._cgroup = cgroup
         self._scripts = None if cgroup is None else cgroup / processes.SCRIPTS
+        self._keeps_leftovers = payload.allow_background
         self.detached = False
         # Shorter in tests only.
         self._grace_seconds = float(order.get("grace_seconds", processes.GRACE_SECONDS))
@@ -125,7 +126,7 @@ class Bash:
                 self.detached = self.detached or bool(pipes)
                 break
         bash.returncode = exit_status  # it was reaped here, not by Popen
-        if self.living():  # what a phase left behind ends with it
+        if self.living() and not self._keeps_leftovers:  # what a phase left behind ends with it
             self.end_all(LEFTOVER_SECONDS, self._reap_all)
         self._empty(pipes)
         for stream, masker in enumerate(self._maskers):

@@ -24,6 +24,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from agent.processes import remove_cgroup
 from agent.wire import is_job_id
 
 _RESERVE = "reserve"
@@ -178,6 +179,8 @@ class Journal:
                 continue
             if now - float(closed["at"]) > SWEEP_SECONDS:
                 remove_spool(folder.path)  # of an agent that died between the two
+            if cgroup := (folder.read("exec") or {}).get("cgroup"):
+                remove_cgroup(Path(cgroup))  # somebody was in it when the job ended
             keep_until = max(
                 float(closed["at"]) + KEEP_SECONDS, float(closed.get("expires_at", 0)) + KEEP_EXPIRED_SECONDS
             )

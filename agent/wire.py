@@ -24,6 +24,7 @@ _PAYLOAD_KEYS = {
     "v", "job_id", "node_id", "mode", "script", "script_sha256", "timeout_seconds", "created_at", "expires_at", "nonce",
     "environment", "secrets", "preset", "revision", "parts", "key_id",
 }  # fmt: skip
+_OPTIONAL_KEYS = {"allow_background"}
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ENVIRONMENT_NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 _REFUSED_NAMES = re.compile(
@@ -48,7 +49,7 @@ class Offer:
 
 @dataclass(frozen=True)
 class Payload:
-    """A job's signed content."""
+    """A job's signed content. `allow_background`: what the script leaves running when it ends by itself goes on."""
 
     job_id: str
     node_id: str
@@ -63,6 +64,7 @@ class Payload:
     revision: str
     parts: tuple[str, ...]
     key_id: str
+    allow_background: bool = False
 
 
 def is_job_id(value: Any) -> bool:
@@ -104,7 +106,7 @@ def parse_payload(raw: bytes) -> Payload:
         data = json.loads(raw.decode("utf-8"))
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise Malformed("the payload is not JSON") from error
-    if not isinstance(data, dict) or set(data) != _PAYLOAD_KEYS:
+    if not isinstance(data, dict) or set(data) - _OPTIONAL_KEYS != _PAYLOAD_KEYS:
         raise Malformed("the payload has other keys than this agent knows")
     if data["v"] != 1 or isinstance(data["v"], bool):
         raise Malformed(f"payload version {data['v']!r} is not known")
@@ -116,6 +118,8 @@ def parse_payload(raw: bytes) -> Payload:
         raise Malformed("timeout_seconds is out of range")
     if data["mode"] not in ("apply", "check"):
         raise Malformed("the mode is not known")
+    if not isinstance(data.get("allow_background", False), bool):
+        raise Malformed("allow_background is neither true nor false")
     texts = ("job_id", "node_id", "preset", "revision", "key_id", "nonce")
     if not all(isinstance(data[name], str) for name in texts):
         raise Malformed("a text is missing")
@@ -133,6 +137,7 @@ def parse_payload(raw: bytes) -> Payload:
         revision=data["revision"],
         parts=_parts(data["parts"], data["mode"]),
         key_id=data["key_id"],
+        allow_background=data.get("allow_background", False),
     )
 
 

@@ -92,6 +92,7 @@ class JobInput(StrictSerializer):
     confirm = serializers.CharField(max_length=63, required=False, allow_blank=True, default="")
     timeout_seconds = serializers.IntegerField(required=False, allow_null=True, default=None)
     expires_in_seconds = serializers.IntegerField(required=False, allow_null=True, default=None)
+    allow_background = StrictBooleanField(required=False, default=False)
 
 
 def _names() -> serializers.ListField:
@@ -147,7 +148,7 @@ class CancelInput(StrictSerializer):
 
 
 def _order(given: dict[str, Any]) -> services.Order:
-    names = ("preset", "variables", "mode", "confirm", "timeout_seconds", "expires_in_seconds")
+    names = ("preset", "variables", "mode", "confirm", "timeout_seconds", "expires_in_seconds", "allow_background")
     return services.Order(**{name: given[name] for name in names})
 
 

@@ -161,6 +161,7 @@ class Job(models.Model):
     signature = models.CharField(max_length=100)
     key_id = models.CharField(max_length=16)
     timeout_seconds = models.IntegerField()
+    allow_background = models.BooleanField(default=False, db_default=False)
 
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.QUEUED)
     reason = models.CharField(max_length=20, choices=Reason.choices, blank=True, default="")

@@ -15,7 +15,7 @@ VERSION: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """Everything that changes what runs."""
+    """Everything that changes what runs. `allow_background`: what the script leaves running is not ended with it."""
 
     job_id: str
     node_id: str
@@ -30,6 +30,7 @@ class Frozen:
     preset: str
     revision: str
     parts: list[str]
+    allow_background: bool = False
 
 
 def iso(moment: datetime) -> str:
@@ -57,6 +58,8 @@ def encode(job: Frozen, *, key_id: str) -> bytes:
         "parts": job.parts,
         "key_id": key_id,
     }
+    if job.allow_background:  # an agent that does not know it refuses the job, and any other it can take
+        document["allow_background"] = True
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 

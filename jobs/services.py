@@ -40,7 +40,10 @@ KEY_LIFETIME = timedelta(hours=24)
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What somebody wants to run, before it is known whether it can be."""
+    """What somebody wants to run, before it is known whether it can be.
+
+    `allow_background`: what the script leaves running when it ends by itself is not ended with it.
+    """
 
     preset: str
     variables: Mapping[str, Any]
@@ -48,10 +51,12 @@ class Order:
     confirm: str = ""
     timeout_seconds: int | None = None
     expires_in_seconds: int | None = None
+    allow_background: bool = False
 
     def sha256(self, *, nodes: Iterable[str | list[str]]) -> str:
         """Tells whether a repeated request is the same request."""
         parts = [self.preset, self.variables, self.mode, self.confirm, self.timeout_seconds, self.expires_in_seconds]
+        parts += [self.allow_background] if self.allow_background else []
         text = json.dumps([*parts, list(nodes)], sort_keys=True, separators=(",", ":"), default=str)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -67,6 +72,7 @@ class Checked:
     mode: str
     timeout_seconds: int
     expires_in_seconds: int
+    allow_background: bool
 
 
 def queue_job(
@@ -162,6 +168,7 @@ def order_of(job: Job) -> Order:
         mode=job.mode,
         confirm=job.preset,
         timeout_seconds=job.timeout_seconds,
+        allow_background=job.allow_background,
     )
 
 
@@ -228,7 +235,7 @@ def check_order(order: Order, by: Actor) -> Checked:
     if problems:
         raise InvalidInput(fields=problems)
     secrets = dict(rendered.secrets)
-    return Checked(preset, rendered, dict(rendered.variables), secrets, mode, timeout, expiry)
+    return Checked(preset, rendered, dict(rendered.variables), secrets, mode, timeout, expiry, order.allow_background)
 
 
 def _mode(order: Order, preset: Preset, problems: dict[str, list[str]]) -> str:
@@ -326,6 +333,7 @@ def insert(
         preset=preset.name,
         revision=rendered.revision,
         parts=list(rendered.parts),
+        allow_background=checked.allow_background,
     )
     payload = payloads.encode(frozen, key_id=signer.key_id)
     job = Job.objects.create(
@@ -352,9 +360,12 @@ def insert(
         signature=signer.sign(signing.JOB_CONTEXT, payload),
         key_id=signer.key_id,
         timeout_seconds=checked.timeout_seconds,
+        allow_background=checked.allow_background,
     )
     job.transcript = Transcript.objects.create(job=job)
-    facts = {"mode": checked.mode, "script_sha256": rendered.sha256, "revision": rendered.revision}
+    facts: dict[str, Any] = {"mode": checked.mode, "script_sha256": rendered.sha256, "revision": rendered.revision}
+    if checked.allow_background:
+        facts["allow_background"] = True
     _note(Action.JOB_QUEUED, by, job, **facts, **({"retry_of": str(retry_of)} if retry_of else {}))
     tell(job.pk, node.pk, kind="status")
     tell_node(node.pk)

@@ -19,8 +19,8 @@ from jobs.states import TERMINAL, Status
 from presets import rendering
 
 _FIELDS = (
-    "id", "status", "node__node_id", "mode", "variables", "script", "script_sha256", "timeout_seconds", "expires_at", "preset",
-    "revision", "payload", "signature", "key_id",
+    "id", "status", "node__node_id", "mode", "variables", "script", "script_sha256", "timeout_seconds", "allow_background", "expires_at",
+    "preset", "revision", "payload", "signature", "key_id",
 )  # fmt: skip
 # Until when a job waited is nothing that the next one takes over.
 _OF_A_RETRY = tuple(name for name in _FIELDS if name not in ("status", "expires_at"))
@@ -76,12 +76,14 @@ def _difference(row: dict[str, Any]) -> str:
         "script": base64.b64encode(script).decode(),
         "script_sha256": row["script_sha256"],
         "timeout_seconds": row["timeout_seconds"],
+        "allow_background": row["allow_background"],
         "preset": row["preset"],
         "revision": row["revision"],
         "key_id": row["key_id"],
     }
     if "expires_at" in row:
         shown["expires_at"] = iso(row["expires_at"])
+    said.setdefault("allow_background", False)
     wrong = {name for name, value in shown.items() if said.get(name) != value}
     if hashlib.sha256(script).hexdigest() != row["script_sha256"]:
         wrong.add("script_sha256")

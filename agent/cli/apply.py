@@ -32,10 +32,15 @@ class Order:
     expires_in_seconds: int | None
     wave_size: int | None = None
     stop_after: int | None = None
+    allow_background: bool = False
 
     def body(self, confirm: str) -> dict[str, Any]:
-        numbers = without_empty(timeout_seconds=self.timeout_seconds, expires_in_seconds=self.expires_in_seconds)
-        return {"preset": self.preset, "variables": self.values, "mode": self.mode, "confirm": confirm, **numbers}
+        options = without_empty(
+            timeout_seconds=self.timeout_seconds,
+            expires_in_seconds=self.expires_in_seconds,
+            allow_background=self.allow_background,
+        )
+        return {"preset": self.preset, "variables": self.values, "mode": self.mode, "confirm": confirm, **options}
 
     @property
     def pace(self) -> dict[str, Any]:
@@ -80,10 +85,12 @@ class Order:
     help="So many servers at a time; where more than 50 change, at most 50.",
 )
 @click.option("--stop-after", type=click.IntRange(1, 1000), metavar="N", help="Start no more waves after N failures.")
+@click.option("--allow-background", is_flag=True, help="Let what the script leaves running go on when it has ended.")
 def apply(
     name: str, targets: tuple[str, ...], tags: tuple[str, ...], groups: tuple[str, ...], statuses: tuple[str, ...],
     assignments: tuple[str, ...], vars_file: str, check: bool, confirm: str, yes: bool, wait: bool, timeout: int | None,
     expires: int | None, wave_size: int | None, stop_after: int | None,
+    allow_background: bool,
 ) -> int:  # fmt: skip
     """Run the preset NAME on servers, or with --target=local on this machine.
 
@@ -93,7 +100,7 @@ def apply(
     where.check()
     values = variables.gather(assignments, vars_file)
     mode = "check" if check else "apply"
-    order = Order(name, values, mode, confirm, yes, timeout, expires, wave_size, stop_after)
+    order = Order(name, values, mode, confirm, yes, timeout, expires, wave_size, stop_after, allow_background)
     if not where.is_here:
         return _apply_there(order, where, wait)
     if wave_size or stop_after or expires:
@@ -111,7 +118,14 @@ def _apply_here(order: Order) -> int:
     warnings = list(rendered.warnings)
     order.confirmed(preset.risk, [], warnings)
     sink = None if current().as_json else Sink()
-    job = local.run(preset, rendered, mode=order.mode, timeout_seconds=order.timeout_seconds, sink=sink)
+    job = local.run(
+        preset,
+        rendered,
+        mode=order.mode,
+        timeout_seconds=order.timeout_seconds,
+        allow_background=order.allow_background,
+        sink=sink,
+    )
     code = tell_end([job])
     if current().as_json:
         printing.as_json({"batch": None, "jobs": [job], "warnings": warnings})

@@ -73,7 +73,13 @@ def prepare(preset: Any, values: Mapping[str, Any], *, mode: str) -> rendering.R
 
 
 def run(
-    preset: Any, rendered: rendering.Rendered, *, mode: str, timeout_seconds: int | None, sink: Sink | None
+    preset: Any,
+    rendered: rendering.Rendered,
+    *,
+    mode: str,
+    timeout_seconds: int | None,
+    sink: Sink | None,
+    allow_background: bool = False,
 ) -> dict[str, Any]:
     """The job as it ended, in the form of the API. Ctrl-C cancels it, as the agent would.
 
@@ -82,9 +88,8 @@ def run(
     secrets = _secrets(rendered.secrets)
     seconds = timeout_seconds or preset.timeout_seconds
     with _scratch() as folder:
-        folder.write(
-            "intent", {"payload": base64.b64encode(_payload(folder, preset, rendered, mode, seconds)).decode()}
-        )
+        payload = _payload(folder, preset, rendered, mode, seconds, allow_background)
+        folder.write("intent", {"payload": base64.b64encode(payload).decode()})
         begun = {
             "id": folder.job_id,
             "preset": preset.name,
@@ -137,7 +142,9 @@ def _scratch() -> Iterator[JobFolder]:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def _payload(folder: JobFolder, preset: Any, rendered: rendering.Rendered, mode: str, seconds: int) -> bytes:
+def _payload(
+    folder: JobFolder, preset: Any, rendered: rendering.Rendered, mode: str, seconds: int, allow_background: bool
+) -> bytes:
     """What an agent would get, but for the signature: it comes from this very process."""
     now = now_text()
     document = {
@@ -157,6 +164,7 @@ def _payload(folder: JobFolder, preset: Any, rendered: rendering.Rendered, mode:
         "revision": rendered.revision,
         "parts": list(rendered.parts),
         "key_id": "",
+        "allow_background": allow_background,
     }
     return json.dumps(document).encode()
 

@@ -39,6 +39,12 @@ def test_a_tag_finds_its_servers(run):
     }  # fmt: skip
 
 
+def test_what_a_script_leaves_running_may_go_on(run):
+    assert run(*MOTD, "--target", "web-1", "--allow-background").code == 0
+    assert run(*MOTD, "--target", "web-1").code == 0
+    assert [body.get("allow_background") for body in queued(run)] == [True, None]
+
+
 @pytest.mark.parametrize(
     ("where", "found"),
     [

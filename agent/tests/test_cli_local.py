@@ -16,6 +16,7 @@ import pytest
 from agent import secretrefs
 from agent.cli import local
 from agent.tests.cli_plane import ROOT
+from agent.tests.conftest import living
 from presets import catalogue, params
 
 
@@ -34,6 +35,17 @@ def preset(monkeypatch):
 
 
 HERE = ("preset", "apply", "system-report", "--target=local")
+
+
+@pytest.mark.parametrize("flags", [(), ("--allow-background",)])
+def test_what_the_script_leaves_running_goes_on_where_it_may(run, preset, flags):
+    mark = f"7{os.getpid()}"  # a sleep that only this test starts
+    preset(apply=f"setsid sleep {mark} >/dev/null 2>&1 &")
+    assert run(*HERE, *flags).code == 0
+    left = living(f"sleep\0{mark}")
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert len(left) == len(flags)
 
 
 def phases(done: Any) -> list[tuple[str, int | None]]:

@@ -178,6 +178,32 @@ def test_a_background_child_that_holds_the_output_does_not_hold_the_job(run):
     assert not living(MARK)
 
 
+def test_a_job_may_let_go_on_what_it_leaves_running(run):
+    job = run({"apply": f"setsid sleep {MARK} >/dev/null 2>&1 & echo done", "verify": "true"}, allow_background=True)
+    result = job.finish()
+    assert (result["status"], result["output_detached"], job.output()) == ("succeeded", False, b"done\n")
+    assert len(living(MARK)) == 1
+
+
+def test_then_it_does_not_hold_the_job_by_its_output_either(run):
+    job = run({"apply": f"sleep {MARK} & echo done; return 3"}, allow_background=True)
+    result = job.finish()
+    assert (result["exit_code"], result["output_detached"], job.output()) == (3, True, b"done\n")
+    assert job.took < 6 and len(living(MARK)) == 1
+
+
+@pytest.mark.parametrize("over", [{}, {"timeout_seconds": 1}])
+def test_a_cancel_and_a_timeout_end_that_too(run, over):
+    parts = {"apply": f"setsid sleep {MARK} >/dev/null 2>&1 &", "verify": f"echo waiting; sleep {MARK}"}
+    job = run(parts, allow_background=True, **over).start()
+    wait_for(lambda: job.output() == b"waiting\n" and len(living(MARK)) == 2)
+    if not over:
+        job.folder.request_cancel()
+    result = job.finish()
+    assert (result["status"], result["reason"]) == (("failed", "timeout") if over else ("cancelled", None))
+    assert not living(MARK)
+
+
 def test_what_a_background_child_writes_in_time_is_kept(run):
     job = run({"apply": "(sleep 0.3; echo late) & echo early"}, drain_seconds=5)
     assert job.finish()["status"] == "succeeded"

@@ -114,6 +114,8 @@ CASES: dict[str, Case] = {
     "time-out as text": signed(timeout_seconds="60"),
     "time-out as truth": signed(timeout_seconds=True),
     "time-out of years": signed(timeout_seconds=10**9),
+    "background as text": signed(allow_background="true"),
+    "background as a number": signed(allow_background=1),
     "bash's own variable": signed(environment={"BASH_ENV": "/tmp/x"}),
     "the loader's variable": signed(environment={"LD_PRELOAD": "/tmp/x"}),
     "an exported function": signed(environment={"BASH_FUNC_echo%%": "() { :; }"}),
@@ -146,7 +148,7 @@ def refusal(plane: Plane, job: Job) -> str:
 
 
 def test_forty_forgeries_are_refused_and_reported(plane, agent_process, tmp_path):
-    assert len(CASES) == 40
+    assert len(CASES) >= 40
     ran = tmp_path / "ran"
     agent_process.start()
     plane.wait(lambda: plane.heartbeats)

@@ -47,6 +47,24 @@ def test_what_is_signed_is_what_is_stored(otto: Any, web_1: Any) -> None:
     assert payload["script_sha256"] == job.script_sha256
 
 
+def test_what_a_script_leaves_running_may_go_on(api: Any, otto: Any, body: dict[str, Any]) -> None:
+    plain, kept = (
+        Job.objects.get(pk=api.by(otto).post("/api/jobs", {**body, **over}).json()["id"])
+        for over in ({}, {"allow_background": True})
+    )
+    assert "allow_background" not in json.loads(bytes(plain.payload))
+    assert json.loads(bytes(kept.payload))["allow_background"] is True
+    assert [job.allow_background for job in (plain, kept)] == [False, True]
+    details = [Event.objects.get(target=f"job:{job.pk}").detail for job in (plain, kept)]
+    assert [detail.get("allow_background") for detail in details] == [None, True]
+
+
+@pytest.mark.parametrize("wrong", ["yes", 1, None])
+def test_whether_it_may_is_true_or_false(api: Any, otto: Any, body: dict[str, Any], wrong: Any) -> None:
+    answer = api.by(otto).post("/api/jobs", {**body, "allow_background": wrong})
+    assert answer.status_code == 400 and "allow_background" in answer.json()["error"]["fields"]
+
+
 def test_a_secret_stays_a_pointer(
     api: Any, otto: Any, web_1: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

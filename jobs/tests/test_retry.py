@@ -29,7 +29,11 @@ from tests import factories
 from tests.client import ApiClient
 
 SITE = services.Order(
-    "nginx-static-site", {"SERVER_NAME": "it.example.org", "CACHE": "1h"}, mode="apply", timeout_seconds=300
+    "nginx-static-site",
+    {"SERVER_NAME": "it.example.org", "CACHE": "1h"},
+    mode="apply",
+    timeout_seconds=300,
+    allow_background=True,
 )
 
 
@@ -67,6 +71,7 @@ OPEN: dict[str, tuple[str, str]] = {
     "another preset with its variables": ("preset = 'system-report', variables = '{}'", "preset, variables"),
     "another mode": ("mode = 'check'", "mode"),
     "a longer time-out": ("timeout_seconds = 86000", "timeout_seconds"),
+    "what it leaves running": ("allow_background = false", "allow_background"),
     "another revision": ("revision = repeat('0', 64)", "revision"),
     "another hash": ("script_sha256 = repeat('0', 64)", "script_sha256"),
     "another key": ("key_id = '0123456789abcdef'", ""),
@@ -176,7 +181,7 @@ def test_a_batch_of_strange_jobs_only_is_noticed_by_its_preset(batch: Batch, ott
 
 def test_an_untouched_job_runs_again_with_all_that_it_had(job: Job, otto: User) -> None:
     again = services.retry_job(by=factories.as_actor(otto), job_id=job.pk)
-    for name in ("preset", "mode", "variables", "timeout_seconds", "script_sha256", "node_id"):
+    for name in ("preset", "mode", "variables", "timeout_seconds", "allow_background", "script_sha256", "node_id"):
         assert getattr(again, name) == getattr(job, name), name
     assert again.variables["SERVER_NAME"] == "it.example.org" and again.variables["CACHE"] == "3600"
     assert not Event.objects.filter(action="row.tampered").exists()

@@ -45,6 +45,9 @@ class Command(BaseCommand):
         queue.add_argument("--stop-after", type=int, metavar="N", help="start no more waves after so many failures")
         queue.add_argument("--timeout", type=int, metavar="SECONDS")
         queue.add_argument("--expires-in", type=int, metavar="SECONDS", help="give up when no agent came by then")
+        queue.add_argument(
+            "--allow-background", action="store_true", help="what the script leaves running is not ended with it"
+        )
         listing = verbs.add_parser("list", help="jobs, newest first")
         listing.add_argument("--node", default="")
         listing.add_argument("--status", action="append", default=[], type=str.upper, choices=Status.values)
@@ -75,6 +78,7 @@ class Command(BaseCommand):
             confirm=options["confirm"],
             timeout_seconds=options["timeout"],
             expires_in_seconds=options["expires_in"],
+            allow_background=options["allow_background"],
         )
         node_ids = _targets(options)
         if len(node_ids) == 1:
