@@ -118,6 +118,15 @@ async def test_made_up_tokens_that_are_refused_wait_after_thirty(still: None) ->
 
 
 @in_still_time
+async def test_made_up_tokens_where_everybody_is_answered_are_counted_with_room_for_a_fleet(still: None) -> None:
+    django = Django(is_public=True)
+    flood = [await django.ask("/api/agent/keys", authorization=f"Bearer {node_token(n)}") for n in range(1100)]
+    assert flood == [200] * 1000 + [429] * 100
+    assert await django.ask("/api/agent/keys", authorization=f"Bearer {node_token(1)}", ip=ELSEWHERE) == 200
+    assert await django.ask("/api/agent/keys") == 200
+
+
+@in_still_time
 async def test_a_token_that_was_only_answered_is_not_known_as_good(still: None) -> None:
     """The keys and the log-in are for everybody: 200 there says nothing of the token."""
     django = Django(is_public=True)
@@ -243,7 +252,9 @@ async def test_what_was_good_once_and_is_no_more_is_a_stranger_again(still: None
 async def test_nothing_grows_without_end(still: None) -> None:
     django = Django(*map(str, range(100)), is_public=True)
     django.gate.strangers = Strangers(max_known=50)
-    for bucket in (counters := django.gate.strangers).named, counters.nobody, counters.unproven, counters.refused:
+    counters = django.gate.strangers
+    grow = (counters.named, counters.nobody, counters.unproven, counters.refused, counters.answered)
+    for bucket in grow:
         bucket.max_keys = 70
     for n in range(200):
         for cookie in (f"hb_session={n}", ""):
@@ -251,7 +262,7 @@ async def test_nothing_grows_without_end(still: None) -> None:
         await django.ask("/api/x", authorization=f"Bearer {node_token(n)}", ip=f"198.51.100.{n}")
     assert len(counters._known) == 50
     assert counters._knows("99") and not counters._knows("0")  # the oldest go first
-    assert [len(bucket._buckets) for bucket in (counters.named, counters.nobody, counters.unproven)] == [70] * 3
+    assert [len(bucket._buckets) for bucket in (*grow[:3], counters.answered)] == [70] * 4
     assert Strangers()._max_known == strangers.MAX_KNOWN == 50_000
 
 

@@ -5,7 +5,8 @@ Between the two is what nobody knows yet: it takes from its address' bucket as w
 each request would never be counted. Only Django can say which are good, and it tells (`lanes.prove`): then, and when nobody
 could say it (503), what was taken is given back, so a crowd of good ones behind one address is not held up. A bearer token
 that `accounts.gate` counts, and a stream, take nothing before they were refused: a fleet or an office that comes back all at
-once has to get in.
+once has to get in. Where everybody gets an answer, as for the keys, nobody is refused, so there a token that nobody knows is
+counted by its address as well, with room for a fleet.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Strangers:
         self.unproven = lanes.TokenBucket(rate=5, burst=300)
         self.refused = lanes.TokenBucket(rate=5, burst=300)
         self.refused_streams = lanes.TokenBucket(rate=5, burst=300)  # of people: agents open none, and wait for none
+        self.answered = lanes.TokenBucket(rate=20, burst=1000)
         self._known: OrderedDict[bytes, None] = OrderedDict()
         self._max_known = max_known
         self.lock = threading.Lock()  # proofs come from Django's threads
@@ -98,6 +100,8 @@ class Visit:
             return
         if self._pays_later:
             self._refused.require(self._key)
+            if not self._is_stream:
+                strangers.answered.require(self._key)
         else:
             strangers.unproven.take(self._key)
             self._has_paid = True
@@ -129,6 +133,8 @@ class Visit:
                 self._strangers.nobody.charge(self._key)
             elif 400 <= status < 500:
                 self._refused.charge(self._key)
+            elif 0 < status < 400 and not self._is_stream:
+                self._strangers.answered.charge(self._key)
 
     @property
     def _refused(self) -> lanes.TokenBucket:
