@@ -174,15 +174,19 @@ async def test_who_reads_nothing_is_cut_off() -> None:
             assert server.gone == 1
 
 
-async def test_who_reads_slowly_is_not() -> None:
+async def test_who_reads_slowly_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "STALLED_SECONDS", 1.0)  # less than all of it takes, more than a busy machine pauses
+    began = asyncio.get_running_loop().time()
     async with served(b"x" * 65_536) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=16 * 1024)
         writer.write(HEAD + b"1234567890")
-        size = 0
+        size = rests = 0
         while size < 400 * 65_536:
             piece = await reader.read(1024 * 1024)
             assert piece, size
             size += len(piece)
-            if size % 7 == 0:
-                await asyncio.sleep(0.01)
+            if size > rests * 512 * 1024:
+                rests += 1
+                await asyncio.sleep(0.03)
         writer.close()
+    assert asyncio.get_running_loop().time() - began > 1.2

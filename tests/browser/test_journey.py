@@ -46,10 +46,11 @@ def test_the_overview_moves_without_a_reload(ada: Page, agent: Agent) -> None:
     expect(card).to_be_visible()
     ada.evaluate("window.isSamePage = true")
     for cpu in (71.0, 23.0):
-        before = card.locator(".spark path").last.get_attribute("d")
+        line = card.locator(".spark path").last
+        before = line.get_attribute("d") or ""
         agent.beat(cpu_percent=cpu)
         expect(card.locator(".trio dd").first).to_have_text(f"{cpu:.0f}\u00a0%", timeout=10_000)
-        assert card.locator(".spark path").last.get_attribute("d") != before
+        expect(line).not_to_have_attribute("d", before)
     assert ada.evaluate("window.isSamePage")
 
 
