@@ -92,7 +92,7 @@ def test_a_websocket_is_answered_as_any_other_request(running: House, path: str)
     plain, asked = (httpx.get(f"{running.url}{path}", headers=headers) for headers in ({}, wanted))
     assert asked.status_code == plain.status_code
     assert asked.headers["connection"] == "close"
-    own = {"date", "x-request-id", "connection", "set-cookie", "content-length"}
+    own = {"date", "expires", "x-request-id", "connection", "set-cookie", "content-length"}
     assert {n: v for n, v in asked.headers.items() if n not in own} == {
         n: v for n, v in plain.headers.items() if n not in own
     }
