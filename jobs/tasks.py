@@ -11,10 +11,12 @@ from jobs.models import OpenJob
 @app.periodic(cron="* * * * * */10")  # the sixth field is the seconds
 @app.task(queueing_lock="jobs.enforce_deadlines", pass_context=False)
 def enforce_deadlines(timestamp: int) -> None:
-    if OpenJob.objects.exists():  # an idle fleet costs the database one question
+    has_open_jobs = OpenJob.objects.exists()  # an idle fleet costs the database one question
+    if has_open_jobs:
         deadlines.enforce()
-        authors.cancel_of_the_rightless()
     batches.advance_all()
+    if has_open_jobs:
+        authors.cancel_of_the_rightless()  # after the batches: those say themselves why their waves do not come
 
 
 @app.periodic(cron="17 * * * *")

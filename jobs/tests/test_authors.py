@@ -12,7 +12,7 @@ from accounts import keys, people
 from accounts.models import User
 from audit.models import Event
 from hyprbox.lib.actors import Actor
-from jobs import authors, reports, tasks
+from jobs import authors, batches, reports, services, tasks
 from jobs.errors import JobFinished
 from jobs.models import Job
 from jobs.states import Status
@@ -77,6 +77,22 @@ def test_jobs_of_a_program_belong_to_the_owner_of_its_key(api: Any, ada: User, o
     LOST["disabled"][0](factories.as_actor(ada), otto)
     work()
     assert Job.objects.get().status == Status.CANCELLED
+
+
+def test_a_batch_stops_and_what_it_has_released_is_cancelled_too(ada: User, otto: User) -> None:
+    names = [factories.make_seen_node(f"n-{i}").node_id for i in range(5)]
+    pace = batches.Pace(wave_size=2)
+    batch, _, _ = batches.queue(
+        by=factories.as_actor(otto), order=services.Order("system-report", {}), node_ids=names, pace=pace
+    )
+    LOST["disabled"][0](factories.as_actor(ada), otto)
+    work()
+    jobs = list(Job.objects.filter(batch=batch).order_by("wave"))
+    assert {job.status for job in jobs} == {Status.CANCELLED}
+    why = "otto@example.com, who queued it, has no active account any more."
+    assert [job.cancelled_because for job in jobs] == [why] * 2 + [f"Its batch stopped: {why}"] * 3
+    assert Event.objects.get(action="batch.stopped").detail["cancelled"] == 3
+    assert Event.objects.filter(action="job.cancelled").count() == 2
 
 
 def test_jobs_of_the_host_belong_to_nobody(web_1: Node) -> None:
