@@ -25,10 +25,11 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.offset = 0.0
+        self._started = time.time() // 30 * 30 + 10  # it stands still, inside a step
         monkeypatch.setattr(factors, "time", SimpleNamespace(time=self.now))
 
     def now(self) -> float:
-        return time.time() + self.offset
+        return self._started + self.offset
 
     def code(self, steps: int = 0) -> str:
         return pyotp.TOTP(SEED).at(int(self.now()) + 30 * steps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -58,25 +59,30 @@ def good_token(**over: Any) -> str:
     return str(token)
 
 
+def _with_another_signature(token: str) -> str:
+    signed, _, signature = token.rpartition(".")
+    return f"{signed}.{'B' if signature[0] == 'A' else 'A'}{signature[1:]}"
+
+
 @pytest.mark.parametrize(
     ("token", "is_let_through"),
     [
-        (good_token(), True),
+        (good_token, True),
         (KEY, True),
         (KEY.replace("hbak_", "hbnt_"), True),
         ("x" * 40, False),
         ("hbak_short", False),
         ("hbxx_" + KEY[5:], False),
-        (good_token()[:-2] + "AA", False),
-        (good_token(exp=1), False),
+        (lambda: _with_another_signature(good_token()), False),
+        (lambda: good_token(exp=1), False),
         ("a.b.c", False),
         ("", False),
         ("é" * 60, False),
-        ("eyJhbGciOiJub25lIn0." + good_token().split(".")[1] + ".", False),
+        (lambda: "eyJhbGciOiJub25lIn0." + good_token().split(".")[1] + ".", False),
     ],
 )
-def test_what_cannot_be_good_never_reaches_django(token: str, is_let_through: bool) -> None:
-    door = Door()
+def test_what_cannot_be_good_never_reaches_django(token: str | Callable[[], str], is_let_through: bool) -> None:
+    door, token = Door(), token if isinstance(token, str) else token()
     status = asyncio.run(door.show(f"Bearer {token}"))
     assert (status, door.reached) == ((200, 1) if is_let_through else (401, 0))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -100,8 +101,7 @@ def agent_process(plane: Plane, tmp_path: Path) -> Iterator[AgentProcess]:
         if agent.process.poll() is None:
             agent.process.kill()
         agent.process.wait(10)
-    for pid in living(str(agent.state_dir)):
-        os.kill(pid, signal.SIGKILL)
+    end_all(str(agent.state_dir))
 
 
 def living(text: str) -> list[int]:
@@ -117,7 +117,14 @@ def living(text: str) -> list[int]:
     return found
 
 
-def wait_for(condition: Any, seconds: float = 10.0) -> Any:
+def end_all(text: str) -> None:
+    """Kill processes with `text` in their command line; one may end by itself meanwhile."""
+    for pid in living(text):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def wait_for(condition: Any, seconds: float = 30.0) -> Any:
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"waited {seconds} s in vain"

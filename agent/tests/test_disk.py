@@ -123,7 +123,9 @@ def test_a_disk_that_fills_at_any_moment_of_a_job_loses_nothing(plane, agent_pro
     job = plane.queue(parts)
     if moment:
         plane.wait(lambda: ("start", 200) in plane.calls)
-        time.sleep((moment - 1) * 0.15)
+        if moment >= 5:
+            wait_for(lambda: starts(path))
+        time.sleep((moment - (5 if moment >= 5 else 1)) * 0.15)
     filler = fill(small)
     if moment >= 5:
         assert plane.finished(job, 30).status == "SUCCEEDED"  # while it is full

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 
 import pytest
 
-from agent.tests.conftest import living, wait_for
+from agent.tests.conftest import end_all, living, wait_for
 from agent.tests.test_crash import starts, witness
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
@@ -18,8 +17,7 @@ MARK = f"8{os.getpid()}"
 @pytest.fixture(autouse=True)
 def no_stray_sleeper():
     yield
-    for pid in living(MARK):
-        os.kill(pid, signal.SIGKILL)
+    end_all(MARK)
 
 
 @pytest.mark.parametrize("away", [0.3, 3.0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from agent.processes import cgroup_mounts
+from agent.spool import SpoolReader
 from agent.tests.conftest import living, wait_for
 from agent.tests.test_crash import runner_pid, starts, witness
 
@@ -22,7 +24,8 @@ MARK = f"6{os.getpid()}"
 
 def end(number: int, *pids: int) -> None:
     for pid in pids:
-        os.kill(pid, number)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +93,10 @@ def test_cp16_after_a_reboot_it_says_so_and_touches_no_stranger(plane, agent_pro
     agent_process.start()
     job = plane.queue(parts)
     plane.wait(lambda: job.streams["stdout"].total)
-    time.sleep(2.5)  # the runner syncs what it has every two seconds
+    folder = agent_process.state_dir / "jobs" / job.id
+    wait_for(
+        lambda: SpoolReader(folder, after_reboot=True).progress()[0][0] == len(b"begun\n")
+    )  # the runner has synced
     agent_process.kill()
     record = agent_process.state_dir / "jobs" / job.id / "exec"
     if not lives:

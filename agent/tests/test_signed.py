@@ -176,6 +176,7 @@ def test_what_is_no_offer_is_refused_and_reported_as_well(plane, agent_process, 
     for name, over in NO_OFFERS.items():
         job = changed(lambda job, _, over=over: job.offer_over.update(over))(plane, str(ran))
         reasons[name] = refusal(plane, job)
+        plane.wait(lambda: plane.calls.count(("complete", 200)) >= len(reasons))
         completed = [call for call in plane.calls if call == ("complete", 200)]
         assert len(completed) == len(reasons), "one refusal is enough"
     assert len(reasons) == 27 and set(reasons.values()) == {"signature_invalid"}

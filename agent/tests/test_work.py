@@ -36,17 +36,19 @@ def test_a_job_runs_and_its_output_and_result_arrive(plane, agent_process):
     assert result["stdout_sha256"] == hashlib.sha256(b"applied\nverified\n").hexdigest()
 
 
-def test_the_first_line_arrives_within_a_second(plane, agent_process):
+def test_the_first_line_does_not_wait_for_more(plane, agent_process, tmp_path):
+    """Output goes every 1.5 s, here every minute; how soon the first line comes is the bench's to judge."""
+    assert delivery.SEND_SECONDS == 1.5
+    agent_process.command = lambda *_: [
+        sys.executable, "-c",
+        "import sys; from agent import daemon, delivery; delivery.SEND_SECONDS = 60; sys.exit(daemon.main([]))",
+    ]  # fmt: skip
     agent_process.start()
-    plane.wait(lambda: ("pending", 200) in plane.calls)
-    took = []
-    for _ in range(5):
-        job = plane.queue({"apply": "echo first; sleep 0.5"})
-        plane.finished(job)
-        took.append(job.first_output_at - job.queued_at)
-    assert min(took) < 1.0, (
-        took
-    )  # the worst of them is the bench's to judge; output that is not waited for goes every 1.5 s
+    job = plane.queue({"apply": f"echo first; until [[ -e {tmp_path}/go ]]; do sleep 0.05; done"})
+    plane.wait(lambda: job.first_output_at)
+    assert job.status == "RUNNING"
+    (tmp_path / "go").touch()
+    plane.finished(job)
 
 
 @pytest.mark.slow

@@ -64,7 +64,7 @@ async def web_process(rounds: list[sequencer.Round]) -> AsyncIterator[None]:
         await live.listener.stop()
 
 
-async def becomes(is_so: Callable[[], bool], seconds: float = 1.0) -> bool:
+async def becomes(is_so: Callable[[], bool], seconds: float = 10.0) -> bool:
     until = time.monotonic() + seconds
     while not is_so() and time.monotonic() < until:
         await asyncio.sleep(0.01)

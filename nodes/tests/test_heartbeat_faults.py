@@ -210,13 +210,16 @@ def test_hints_are_coalesced_to_four_a_second() -> None:
         stop = asyncio.Event()
         listener = asyncio.ensure_future(listen(stop))
         await asyncio.sleep(0.2)
+        began = time.monotonic()
         for _ in range(5):
             await asyncio.gather(*(lane.call(one) for one in requests_of(nodes)))
             await asyncio.sleep(0.02)
+        took.append(time.monotonic() - began)
         await asyncio.sleep(0.5)
         stop.set()
         await listener
 
+    took: list[float] = []
     lane.run(work)
     ours = [hint for hint in heard if all(str(node.pk) in hint for node, _ in nodes)]
-    assert 1 <= len(ours) <= 4
+    assert 1 <= len(ours) <= 3 + took[0] / writer.HINT_SECONDS

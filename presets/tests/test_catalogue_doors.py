@@ -223,7 +223,7 @@ def test_fail2ban_watches_ssh_and_goes_back(room: Room) -> None:
         "fail2ban",
         {"MAX_RETRY": 3, "NEVER_BAN": "203.0.113.7 2001:db8::/32"},
         setup=AUTH_LOG + "apt-get -y -q install fail2ban >/dev/null 2>&1; systemctl restart fail2ban; sleep 2",
-        facts="systemctl is-active fail2ban; for i in 1 2 3 4 5 6 7 8 9; do fail2ban-client ping >/dev/null && break; sleep 0.5; done\n"
+        facts="systemctl is-active fail2ban; for i in {1..100}; do fail2ban-client status sshd >/dev/null 2>&1 && break; sleep 0.2; done\n"
         "for each in maxretry findtime bantime ignoreip; do fail2ban-client get sshd $each | cut -c 4- | sort; done",
         breaks="fail2ban-client set sshd bantime 1",
         mends="sleep 2",

@@ -86,7 +86,8 @@ def test_the_node_exporter_offers_figures_on_this_server_only(server: Room) -> N
         {"PORT": 9111, "UNITS": True},
         unit="prometheus-node-exporter",
         breaks="systemctl stop prometheus-node-exporter",
-        redone="same applied; ss -Hltn | grep -q 127.0.0.1:9111",
+        redone="same applied; for i in {1..50}; do if ss -Hltn | grep -q 127.0.0.1:9111; then break; fi; sleep 0.2; done\n"
+        "ss -Hltn | grep -q 127.0.0.1:9111",
     )
     assert "figures" in result.said["verify"]
 
@@ -255,7 +256,8 @@ def test_a_real_journal_keeps_to_its_limit(server: Room) -> None:
     result = server.life(
         "journald-limit",
         {"MAX_USE_MB": 64, "MAX_AGE": "7d"},
-        facts="systemctl is-active systemd-journald; logger -t room heard; sleep 0.2; journalctl -q -t room -n 1 -o cat",
+        facts="systemctl is-active systemd-journald; n=$RANDOM$RANDOM; logger -t room $n\n"
+        "for i in {1..50}; do if journalctl -q -t room -o cat | grep -qx $n; then echo heard; break; fi; sleep 0.2; done",
         breaks="sed -i s/64M/1G/ /etc/systemd/journald.conf.d/60-hyprbox.conf; systemctl restart systemd-journald",
         timeout=300,
     )
