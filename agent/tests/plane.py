@@ -226,7 +226,7 @@ class Plane:
             job.cancel_requested = True
             self.changed.notify_all()
 
-    def wait(self, condition: Callable[[], Any], seconds: float = 20.0) -> Any:
+    def wait(self, condition: Callable[[], Any], seconds: float = 60.0) -> Any:
         """The condition's value once it is true; fails after `seconds`."""
         deadline = time.monotonic() + seconds
         with self.changed:

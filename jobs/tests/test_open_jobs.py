@@ -130,7 +130,7 @@ def test_a_job_that_is_changed_while_its_end_is_written_stays_open_and_noted(web
     assert statement("start", usual.START, *asked) == [(job.pk,)]
     result = Result("succeeded", 0, 0, "e" * 64, "e" * 64, None, None, exit_code=0, changed=True)
     [(_, parameters)] = usual.calls([usual.Report(job.pk, web_1.pk, claim_id, result, result.sha256())])
-    slow = usual.COMPLETE.replace("FROM json_to_recordset($1::json)", "FROM pg_sleep(1), json_to_recordset($1::json)")
+    slow = usual.COMPLETE.replace("FROM json_to_recordset($1::json)", "FROM pg_sleep(3), json_to_recordset($1::json)")
     assert slow != usual.COMPLETE
     ended: list[object] = []
 
@@ -141,9 +141,16 @@ def test_a_job_that_is_changed_while_its_end_is_written_stays_open_and_noted(web
 
     thread = threading.Thread(target=end)
     thread.start()
-    time.sleep(0.4)
+    sleeping = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
+    for _ in range(500):
+        with connection.cursor() as cursor:
+            cursor.execute(sleeping)
+            if cursor.fetchone() == (1,):
+                break
+        time.sleep(0.02)
     services.request_cancel(by=ADMIN, job_id=job.pk)
-    thread.join(10)
+    assert not ended, "the change came too late to test anything"
+    thread.join(30)
     job.refresh_from_db()
     assert (ended, job.status, job.transcript.stdout_sha256) == ([], "RUNNING", "")
     assert noted() == {job.pk}

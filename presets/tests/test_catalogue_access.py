@@ -36,7 +36,8 @@ def test_an_access_is_closed_and_opened_again_exactly(room: Room) -> None:
 def test_what_somebody_runs_is_ended_and_only_that(room: Room) -> None:
     steps = (
         LEAVER
-        + "runuser -u leaver -- setsid sleep 300 & runuser -u stays -- setsid sleep 300 & sleep 1\n"
+        + "runuser -u leaver -- setsid sleep 300 & runuser -u stays -- setsid sleep 300 &\n"
+        + "for i in {1..100}; do if pgrep --uid leaver sleep && pgrep --uid stays sleep; then break; fi; sleep 0.1; done >/dev/null\n"
         + "phase first check; phase apply apply; phase verify verify\n"
         + "pgrep --uid stays sleep >/dev/null; ! pgrep --uid leaver\n"
         + "phase nobody check NOBODY; phase root check ROOT; phase system apply ROOT\n"

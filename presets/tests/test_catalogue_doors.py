@@ -173,7 +173,8 @@ def test_the_firewall_never_shuts_out_who_is_connected(room: Room) -> None:
     steps = (
         KEYS
         + "apt-get -y -q install ufw >/dev/null 2>&1; has_key root /root; systemctl start ssh; enter root sleep 60 &\n"
-        "sleep 1; phase outside apply; phase inside apply inside; ufw status; phase nowhere check nowhere\n"
+        "for i in {1..100}; do if ss -Htn state established | grep -q ':22 '; then break; fi; sleep 0.1; done; sleep 0.5\n"
+        "phase outside apply; phase inside apply inside; ufw status; phase nowhere check nowhere\n"
     )
     also = {"inside": {"SSH_FROM": "127.0.0.0/8"}, "nowhere": {"OPEN_PORTS": "80/tcp 70000/tcp"}}
     result = room.play("ufw-baseline", {"SSH_FROM": "203.0.113.0/24"}, steps, also=also)

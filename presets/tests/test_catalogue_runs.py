@@ -119,7 +119,8 @@ def test_a_broken_neighbour_fails_the_apply_and_the_site_goes_back_to_what_it_wa
 @pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
 def test_a_port_that_something_else_holds_is_left_alone(tmp_path: Path) -> None:
     steps = (
-        "python3 -c 'import socket,time; s=socket.create_server((\"\", 8123)); time.sleep(60)' & sleep 1\n"
+        "python3 -c 'import socket,time; s=socket.create_server((\"\", 8123)); time.sleep(60)' &\n"
+        "for i in {1..100}; do if (: </dev/tcp/127.0.0.1/8123) 2>/dev/null; then break; fi; sleep 0.1; done\n"
         "phase apply apply; phase rollback rollback; kill %1; ls -A /var/lib/hyprbox-presets 2>/dev/null || true\n"
     )
     result = play(tmp_path, "nginx-static-site", {"SERVER_NAME": "site.test", "PORT": 8123}, steps)
