@@ -113,7 +113,8 @@ def test_a_connection_that_breaks_is_replaced() -> None:
     assert Heartbeat.objects.count() == 2
 
 
-def test_a_statement_that_hangs_is_cut_within_two_seconds() -> None:
+def test_a_statement_that_hangs_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "STATEMENT_SECONDS", 1.5)
     nodes = pairs(2)
     with connection.cursor() as cursor:
         cursor.execute(
@@ -127,7 +128,7 @@ def test_a_statement_that_hangs_is_cut_within_two_seconds() -> None:
         started = time.monotonic()
         answers = lane.send_at_once(requests_of(nodes))
         assert {answer.status for answer in answers} == {503}
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 4.5  # PostgreSQL itself would cut it after 5
     finally:
         with connection.cursor() as cursor:
             cursor.execute(
