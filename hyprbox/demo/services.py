@@ -110,10 +110,12 @@ def _ordinary_days(
     past: Past, fleet: list[tuple[Node, Host]], actors: list[Actor], dice: random.Random, now: datetime
 ) -> None:
     presets, weights = [(name, given) for name, _, given in USUAL], [weight for _, weight, _ in USUAL]
-    for _ in range(JOBS):
+    names = [name for name, _ in ENDINGS]
+    # Each once whatever the dice say, so that the rare ones are there to be looked at.
+    endings = names + dice.choices(names, [weight for _, weight in ENDINGS], k=JOBS - len(names))
+    for ending in endings:
         node, host = dice.choice(fleet)
         preset, variables = dice.choices(presets, weights)[0]
-        [ending] = dice.choices([name for name, _ in ENDINGS], [weight for _, weight in ENDINGS])
         at = now - (host.silent or timedelta(0)) - timedelta(hours=dice.expovariate(1 / 150) % (DAYS * 24 - 30) + 1)
         past.add_job(node, host, preset, variables, dice.choice(actors), at, ending)
 

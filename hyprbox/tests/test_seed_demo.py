@@ -70,6 +70,16 @@ def test_there_is_something_on_every_page(client: Any, ada: User) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("short_past")
+@pytest.mark.parametrize("dice", range(5))
+def test_every_ending_is_there_whatever_the_dice_say(ada: User, dice: int) -> None:
+    seed("--seed", str(dice))
+    assert set(Job.objects.values_list("status", flat=True)) == set(Status.values)
+    reasons = set(Job.objects.exclude(reason=None).values_list("reason", flat=True))
+    assert {"exit", "timeout", "lost", "verify_failed", "expired"} <= reasons
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("short_past")
 def test_the_same_seed_makes_the_same_fleet() -> None:
     pictures = []
     for number in ("7", "7", "8"):
