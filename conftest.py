@@ -82,12 +82,17 @@ from django.conf import settings
 from django.contrib.auth.hashers import BCryptSHA256PasswordHasher
 
 from hyprbox.lib import mackey, secretbox, signing
+from jobs import connections
+from nodes import writer
 
 BCryptSHA256PasswordHasher.rounds = 4  # the real cost would take half of a test run
 signing.create_key(settings.HYPRBOX_SIGNING_KEY_FILE)
 mackey.create_key(settings.HYPRBOX_MAC_KEY_FILE)
 secretbox.create_key(settings.HYPRBOX_SECRETS_KEY_FILE)
 settings.STATIC_ROOT.mkdir(parents=True, exist_ok=True)
+# A machine that stalls for a second is no database that is away; tests of that say how long they wait.
+assert (writer.CONNECT_SECONDS, writer.STATEMENT_SECONDS, connections.ANSWER_SECONDS) == (1.0, 1.5, 1.5)
+writer.CONNECT_SECONDS = writer.STATEMENT_SECONDS = connections.ANSWER_SECONDS = 10.0
 # Otherwise each test client, which has middleware of its own, looks through all files first.
 settings.WHITENOISE_AUTOREFRESH = True
 

@@ -11,7 +11,7 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
-from accounts.models import User
+from accounts.models import RateCounter, User
 from accounts.selectors import actor_for
 from audit import sealed
 from audit import services as audit
@@ -42,6 +42,11 @@ def make_user(name: str, role: str = Role.VIEWER, **over: Any) -> User:
 
 def as_actor(user: User) -> Actor:
     return actor_for(user, ip="127.0.0.1", request_id="test-request")
+
+
+def lengthen_delays() -> None:
+    """Who waits a second after failures waits a minute: a machine that stalls for that second changes nothing."""
+    assert RateCounter.objects.exclude(blocked_until=None).update(blocked_until=timezone.now() + timedelta(minutes=1))
 
 
 def make_node(node_id: str = "", **over: Any) -> Node:

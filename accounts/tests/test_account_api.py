@@ -16,7 +16,7 @@ from accounts.models import ApiKey, PasswordReset, RateCounter, RefreshFamily, U
 from audit.models import Event
 from hyprbox.lib.actors import Actor, Scope
 from hyprbox.lib.errors import HyprBoxError
-from tests.factories import PASSWORD, as_actor, leave
+from tests.factories import PASSWORD, as_actor, leave, lengthen_delays
 
 HERE = Actor.anonymous(ip="127.0.0.1")
 NEW = "another long password"
@@ -48,6 +48,7 @@ def test_wrong_current_passwords_are_slowed_down_too(api: Any, otto: User) -> No
     client = api.by(otto)
     for _ in range(5):
         assert client.post("/api/auth/password", {"current": "nonsense", "new": NEW}).status_code == 400
+    lengthen_delays()
     assert client.post("/api/auth/password", {"current": PASSWORD, "new": NEW}).status_code == 429
 
 

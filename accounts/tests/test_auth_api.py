@@ -10,7 +10,7 @@ from django.test import Client, override_settings
 
 from accounts.models import User
 from audit.models import Event
-from tests.factories import PASSWORD, leave
+from tests.factories import PASSWORD, leave, lengthen_delays
 
 
 def log_in(api: Any, email: str = "otto@example.com", password: str = PASSWORD, **headers: str) -> Any:
@@ -53,6 +53,7 @@ def test_the_eleventh_login_of_a_minute_waits(api: Any, otto: Any) -> None:
 def test_five_failures_delay_an_account_but_not_for_ever(api: Any, otto: Any) -> None:
     for _ in range(5):
         log_in(api, password="wrong password")
+    lengthen_delays()
     assert log_in(api).status_code == 429
     with connection.cursor() as cursor:
         cursor.execute("UPDATE accounts_ratecounter SET blocked_until = now() - interval '1 second'")

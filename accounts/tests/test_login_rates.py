@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from django.contrib.auth import hashers
 from django.db import connection
-from django.utils import timezone
 
 from accounts import hashing, rates, services
 from accounts.errors import TooManyLogins, WrongCredentials
@@ -102,12 +101,13 @@ def test_each_failure_doubles_the_delay_up_to_a_quarter_of_an_hour(db: None) -> 
     key, waits = rates.account_key("someone"), []
     for _ in range(16):
         rates.reserve(key)
-        blocked_until = RateCounter.objects.get(key=key).blocked_until
-        waits.append(round((blocked_until - timezone.now()).total_seconds()) if blocked_until else 0)
-        if blocked_until:
+        counter = RateCounter.objects.get(key=key)
+        blocked_until = counter.blocked_until
+        waits.append(round((blocked_until - counter.window_started_at).total_seconds()) if blocked_until else 0)
+        if waits[-1] >= 8:  # what is shorter may be over when a machine stalls
             with pytest.raises(TooManyLogins) as caught:
                 rates.reserve(key)
-            assert caught.value.retry_after == waits[-1]
+            assert waits[-1] - 5 < caught.value.retry_after <= waits[-1]
         RateCounter.objects.update(blocked_until=None)
     assert waits == [0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900]
 

@@ -75,6 +75,7 @@ def test_after_five_wrong_ones_it_waits(vera: User, clock: Clock) -> None:
     give_app(vera, clock)
     for _ in range(5):
         assert not factors.is_proven(vera, factors.Proof("000000"), by=NOBODY)
+    factories.lengthen_delays()
     with pytest.raises(TooManyLogins):
         factors.is_proven(vera, factors.Proof(clock.next()), by=NOBODY)
 

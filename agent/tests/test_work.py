@@ -62,7 +62,7 @@ def test_a_script_that_says_nothing_keeps_its_lease(plane, agent_process):
     agent_process.start()
     job = plane.finished(plane.queue({"apply": "sleep 3"}))
     assert job.streams["stdout"].total == job.streams["stderr"].total == 0
-    assert 4 <= job.output_calls <= 8
+    assert 4 <= job.output_calls <= 20
 
 
 def test_a_second_job_waits_for_the_first(plane, agent_process):

@@ -107,7 +107,7 @@ async def test_a_request_that_never_comes_is_not_waited_for(sent: bytes) -> None
     async with served() as server:
         began = asyncio.get_running_loop().time()
         said = await talk(server, sent)
-        assert 0.2 < asyncio.get_running_loop().time() - began < 2
+        assert 0.2 < asyncio.get_running_loop().time() - began < 10
     assert said.startswith(b"HTTP/1.1 408 ") and b'"too_slow"' in said
     assert b"content-security-policy: default-src 'none'" in said and said.count(b"connection: close") == 1
     assert server.heard == b"" and server.gone == (1 if sent.startswith(HEAD) else 0)

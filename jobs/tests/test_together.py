@@ -17,7 +17,7 @@ from django.db import connection, transaction
 
 from hyprbox.lib import db, live
 from hyprbox.lib.errors import Unavailable
-from jobs import hints, reports, together
+from jobs import connections, hints, reports, together
 from jobs.models import Job
 from jobs.reports import Result
 from jobs.states import CLAIMS_LOCK
@@ -242,9 +242,10 @@ def test_a_job_that_ends_makes_room_for_one_that_is_asked_for_with_it(attached: 
 
 
 def test_while_others_hand_out_jobs_reports_are_taken_one_at_a_time(
-    attached: Attached, agent: Any, web_1: Any, db_1: Any
+    attached: Attached, agent: Any, web_1: Any, db_1: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = claimed(web_1)
+    monkeypatch.setattr(connections, "ANSWER_SECONDS", 1.5)  # as it is: less than a lock is waited for
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", [CLAIMS_LOCK])
         poll = asyncio.run_coroutine_threadsafe(

@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from accounts.gate import BadBearers
 from hyprbox.lib.lanes import TokenBucket
-from nodes import history, ingest, rules, writer
+from nodes import history, ingest, rules
 from tokens.guesses import Guesses
 
 
@@ -21,9 +21,6 @@ def fresh_lane(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(BadBearers, "_schedule", lambda self: None)  # other processes hear nothing of it
     monkeypatch.setattr(ingest, "_anonymous", {})
     monkeypatch.setattr(ingest.writer, "_away_until", 0.0)
-    assert (writer.CONNECT_SECONDS, writer.STATEMENT_SECONDS) == (1.0, 1.5)
-    monkeypatch.setattr(writer, "CONNECT_SECONDS", 10.0)  # a stall of the disk is no outage
-    monkeypatch.setattr(writer, "STATEMENT_SECONDS", 10.0)
     yield
 
 
