@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import secrets
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import pytest
 from psycopg.errors import InsufficientPrivilege
 
 from hyprbox.lib.postgres import EmbeddedPostgres
+from tests.folders import open_folder
 from tests.house import ROOT, clean_environment, house, wait_for
 
 pytestmark = pytest.mark.slow
@@ -23,10 +22,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    made = Path(tempfile.mkdtemp(prefix="hyprbox-upgrade-"))
-    made.chmod(0o755)
-    yield made
-    shutil.rmtree(made)
+    with open_folder("upgrade") as made:
+        yield made
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -15,6 +15,7 @@ import yaml
 from hyprbox.lib.pgplace import programs_for
 from hyprbox.lib.postgres import EmbeddedPostgres
 from hyprbox.management.commands import up
+from tests.folders import open_folder
 from tests.house import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -131,11 +132,15 @@ def test_compose_keeps_the_owners_password_from_what_serves() -> None:
     assert [name for name in ("web", "worker") if "${POSTGRES_PASSWORD" in str(services[name])] == []
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with open_folder("volume") as made:
+        yield made
+
+
 @pytest.mark.slow
-def test_a_new_volume_of_compose_has_two_roles(tmp_path: Path) -> None:
+def test_a_new_volume_of_compose_has_two_roles(folder: Path) -> None:
     """The script that PostgreSQL's image runs, on a server of ours that is like a new volume's."""
-    folder = Path(tempfile.mkdtemp(prefix="hyprbox-volume-"))
-    folder.chmod(0o755)
     server = EmbeddedPostgres(folder, settings={"fsync": "off"})
     try:
         server.start()
@@ -157,7 +162,6 @@ def test_a_new_volume_of_compose_has_two_roles(tmp_path: Path) -> None:
             assert rows == [("hyprbox_owner", False)]
     finally:
         server.destroy()
-        shutil.rmtree(folder)
 
 
 def test_the_example_environment_names_real_settings() -> None:

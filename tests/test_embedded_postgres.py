@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from hyprbox.lib import pgplace
 from hyprbox.lib.pgplace import PostgresUnavailable, place_for
 from hyprbox.lib.postgres import EmbeddedPostgres, advisory_lock
 from hyprbox.lib.processes import ProcessMark
+from tests.folders import open_folder
 
 pytestmark = pytest.mark.slow
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has to lend PostgreSQL an account")
@@ -25,17 +24,14 @@ FAST = {"fsync": "off"}
 
 
 @pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that every account may enter; pytest's own are closed."""
-    folder = Path(tempfile.mkdtemp(prefix="hyprbox-place-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
+def folder() -> Iterator[Path]:
+    with open_folder("place") as made:
+        yield made
 
 
 @pytest.fixture
-def server(open_folder: Path) -> Iterator[EmbeddedPostgres]:
-    server = EmbeddedPostgres(open_folder / "var", settings=FAST)
+def server(folder: Path) -> Iterator[EmbeddedPostgres]:
+    server = EmbeddedPostgres(folder / "var", settings=FAST)
     yield server
     server.destroy()
 
@@ -60,8 +56,8 @@ def test_a_first_start_gives_a_database_of_two_ordinary_roles(server: EmbeddedPo
     assert ask(server.url, "SELECT pg_has_role('hyprbox', 'hyprbox_owner', 'MEMBER')") is False
 
 
-def test_it_is_durable_unless_told_otherwise(open_folder: Path) -> None:
-    with EmbeddedPostgres(open_folder / "var") as server:
+def test_it_is_durable_unless_told_otherwise(folder: Path) -> None:
+    with EmbeddedPostgres(folder / "var") as server:
         settings = "SELECT current_setting('fsync') || current_setting('synchronous_commit')"
         assert ask(server.url, settings) == "onon"
     server.destroy()
@@ -72,9 +68,9 @@ def test_it_listens_on_no_network(server: EmbeddedPostgres) -> None:
     assert server.place.socket_dir.stat().st_mode & 0o777 == 0o700
 
 
-def test_asking_for_the_url_touches_nothing(open_folder: Path) -> None:
-    assert EmbeddedPostgres(open_folder / "var").url.startswith("postgresql://hyprbox@/hyprbox?host=")
-    assert list(open_folder.iterdir()) == []
+def test_asking_for_the_url_touches_nothing(folder: Path) -> None:
+    assert EmbeddedPostgres(folder / "var").url.startswith("postgresql://hyprbox@/hyprbox?host=")
+    assert list(folder.iterdir()) == []
 
 
 def test_a_second_start_uses_the_running_one(server: EmbeddedPostgres) -> None:
@@ -154,8 +150,8 @@ def test_a_borrower_leaves_running_what_another_process_uses(server: EmbeddedPos
 
 
 @pytest.mark.parametrize("name", ["x" * 100, "with space", "quote'and\"comma,", "ümlaut"])
-def test_any_folder_name_will_do(open_folder: Path, name: str) -> None:
-    server = EmbeddedPostgres(open_folder / name, settings=FAST)
+def test_any_folder_name_will_do(folder: Path, name: str) -> None:
+    server = EmbeddedPostgres(folder / name, settings=FAST)
     try:
         assert len(str(server.place.socket_dir / ".s.PGSQL.5432")) <= 107
         assert ask(server.start(), "SELECT 1") == 1
@@ -163,10 +159,10 @@ def test_any_folder_name_will_do(open_folder: Path, name: str) -> None:
         server.destroy()
 
 
-def test_a_socket_folder_of_someone_else_is_refused(open_folder: Path) -> None:
-    server = EmbeddedPostgres(open_folder / ("x" * 100))
+def test_a_socket_folder_of_someone_else_is_refused(folder: Path) -> None:
+    server = EmbeddedPostgres(folder / ("x" * 100))
     trap = server.place.socket_dir
-    trap.symlink_to(open_folder)
+    trap.symlink_to(folder)
     try:
         with pytest.raises(PostgresUnavailable, match="belongs to"):
             server.start()
@@ -175,30 +171,30 @@ def test_a_socket_folder_of_someone_else_is_refused(open_folder: Path) -> None:
 
 
 @as_root
-def test_below_a_closed_folder_root_finds_another_place(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pgplace, "SHARED_ROOT", open_folder / "shared")
-    home = open_folder / "home"
+def test_below_a_closed_folder_root_finds_another_place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pgplace, "SHARED_ROOT", folder / "shared")
+    home = folder / "home"
     home.mkdir(mode=0o700)
     server = EmbeddedPostgres(home / "var", settings=FAST)
     try:
         assert ask(server.start(), "SELECT 1") == 1
-        assert server.place.root.is_relative_to(open_folder / "shared")
+        assert server.place.root.is_relative_to(folder / "shared")
         home.chmod(0o755)  # a start under other circumstances must find the same data
-        assert server.place.root.is_relative_to(open_folder / "shared")
+        assert server.place.root.is_relative_to(folder / "shared")
     finally:
         server.destroy()
 
 
 @as_root
-def test_programs_that_its_account_cannot_reach_are_copied(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pgplace, "SHARED_ROOT", open_folder / "shared")
-    closed = open_folder / "closed"
+def test_programs_that_its_account_cannot_reach_are_copied(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pgplace, "SHARED_ROOT", folder / "shared")
+    closed = folder / "closed"
     closed.mkdir(mode=0o700)
     wheel = pgplace._wheel()
-    for folder in (wheel, wheel.with_name(f"{wheel.name}.libs")):
-        (closed / folder.name).symlink_to(folder)
+    for part in (wheel, wheel.with_name(f"{wheel.name}.libs")):
+        (closed / part.name).symlink_to(part)
     monkeypatch.setattr(pgplace, "_wheel", lambda: closed / wheel.name)
-    server = EmbeddedPostgres(open_folder / "var", settings=FAST)
+    server = EmbeddedPostgres(folder / "var", settings=FAST)
     try:
         assert ask(server.start(), "SELECT 1") == 1
         assert "/shared/programs-" in str(pgplace.programs_for(server.place))
@@ -216,8 +212,8 @@ def test_root_starts_the_data_of_an_ordinary_user_as_that_user(server: EmbeddedP
     assert place_for(folder.parent).account.uid == 12345
 
 
-def test_an_unwritable_folder_is_one_sentence(open_folder: Path) -> None:
-    file = open_folder / "file"
+def test_an_unwritable_folder_is_one_sentence(folder: Path) -> None:
+    file = folder / "file"
     file.write_text("not a folder")
     with pytest.raises(PostgresUnavailable, match=r"^Cannot write to .*/file"):
         EmbeddedPostgres(file / "var").start()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +14,7 @@ import pytest
 from hyprbox.management import agent_file
 from presets.tests import root
 from tests.enrolment_room import FreshDebian, Story
+from tests.folders import open_folder
 from tests.house import SEEN, House, house, wait_for
 from tests.proxied import connect_proxy, tls_front
 from tests.test_journey_processes import finished, queue_script
@@ -28,13 +27,8 @@ INSTALLED = ("/opt/hyprnode", "/etc/hyprbox", "/etc/systemd/system/hyprnode.serv
 @pytest.fixture(scope="module")
 def plane() -> Iterator[House]:
     agent_file.build()
-    folder = Path(tempfile.mkdtemp(prefix="hyprbox-enrol-"))
-    folder.chmod(0o755)
-    try:
-        with house(folder / "var", "--no-agent") as made:
-            yield made.start()
-    finally:
-        shutil.rmtree(folder)
+    with open_folder("enrol") as folder, house(folder / "var", "--no-agent") as made:
+        yield made.start()
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,11 @@ import asyncio
 import contextlib
 import itertools
 import os
-import shutil
 import signal
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -30,6 +27,7 @@ from tests import factories
 from tests.faults.child import Child
 from tests.faults.slow_database import SlowDatabase
 from tests.faults.stack import Stack
+from tests.folders import open_folder
 from tests.house import EMAIL, PASSWORD, free_port, wait_for
 
 ANSWER_SECONDS = 2.0
@@ -201,14 +199,12 @@ class Server(Stack):
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    root = Path(tempfile.mkdtemp(prefix="hyprbox-away-"))
-    root.chmod(0o755)
-    made = Server(root, nodes=("north", *MANY), through_proxy=False)
-    try:
-        yield made.start()
-    finally:
-        made.close()
-        shutil.rmtree(root)
+    with open_folder("away") as root:
+        made = Server(root, nodes=("north", *MANY), through_proxy=False)
+        try:
+            yield made.start()
+        finally:
+            made.close()
 
 
 class Caller:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.folders import open_folder
 from tests.house import EMAIL, PASSWORD, ROOT, SEEN, House, clean_environment, house, wait_for
 
 pytestmark = pytest.mark.slow
@@ -27,11 +26,8 @@ HYPRNODE = Path(sys.executable).with_name("hyprnode")
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[House]:
-    folder = Path(tempfile.mkdtemp(prefix="hyprbox-journey-"))
-    folder.chmod(0o755)
-    with house(folder / "var") as made:
+    with open_folder("journey") as folder, house(folder / "var") as made:
         yield made.start()
-    shutil.rmtree(folder)
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -20,25 +20,16 @@ import pytest
 from hyprbox.lib.postgres import EmbeddedPostgres
 from hyprbox.management import options
 from hyprbox.management.commands import up as up_command
+from tests.folders import open_folder
 from tests.house import EMAIL, ROOT, SEEN, House, clean_environment, house, wait_for
 
 pytestmark = pytest.mark.slow
 
 
-@contextmanager
-def temporary_folder() -> Iterator[Path]:
-    made = Path(tempfile.mkdtemp(prefix="hyprbox-up-"))
-    made.chmod(0o755)
-    try:
-        yield made / "var"
-    finally:
-        shutil.rmtree(made)
-
-
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    with temporary_folder() as made:
-        yield made
+    with open_folder("up") as made:
+        yield made / "var"
 
 
 @pytest.fixture
@@ -73,7 +64,7 @@ def manage(command: str, folder: Path, address: str) -> subprocess.CompletedProc
 @pytest.fixture(scope="module")
 def running() -> Iterator[House]:
     """One that runs, shared by the tests after which it still does."""
-    with temporary_folder() as folder, house(folder) as made:
+    with open_folder("up") as folder, house(folder / "var") as made:
         yield made.start()
 
 
@@ -148,6 +139,21 @@ def test_postgresql_that_dies_comes_back(running: House) -> None:
     running.find("postgres -D").kill()
     wait_for(lambda: running.said("PostgreSQL died"), why=running.text)
     wait_for(running.is_ready)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root lends its PostgreSQL an account")
+def test_a_folder_that_was_closed_to_postgresql_is_said_once_and_is_no_end(running: House) -> None:
+    above = running.folder.parent
+    said = "which runs PostgreSQL, cannot enter"
+    above.chmod(0o700)
+    running.find("postgres -D").kill()
+    wait_for(lambda: running.said(said), why=running.text)
+    time.sleep(2)  # several looks
+    assert running.text.count(said) == 1
+    assert not running.is_ready()
+    above.chmod(0o755)
+    wait_for(lambda: running.said("PostgreSQL is back."))
+    wait_for(running.is_ready, seconds=30)
 
 
 def test_ctrl_c_leaves_nothing_and_the_next_start_finds_everything(up: House) -> None:

@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 from tests.browser.agent import Agent
+from tests.folders import open_folder
 from tests.house import EMAIL, PASSWORD, House
 from tests.house import house as make_house
 
@@ -37,11 +38,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    folder = tmp_path_factory.mktemp("browser")
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(0o755)  # the account that runs PostgreSQL for root must pass
-    with make_house(folder / "var", HYPRBOX_ALLOW_REGISTRATION="true") as made:
+def house() -> Iterator[House]:
+    with open_folder("browser") as folder, make_house(folder / "var", HYPRBOX_ALLOW_REGISTRATION="true") as made:
         made.start()
         vera = {"email": VIEWER, "password": PASSWORD, "name": "Vera"}
         answer = httpx.post(f"{made.url}/api/auth/register", json=vera)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from playwright.sync_api import Browser
 
+from tests.folders import open_folder
 from tests.house import house
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
-def test_the_api_can_be_looked_at(browser: Browser, tmp_path: Path) -> None:
-    with house(tmp_path / "house", HYPRBOX_NO_AGENT="1", HYPRBOX_ENABLE_DOCS="true") as made:
+def test_the_api_can_be_looked_at(browser: Browser) -> None:
+    settings = {"HYPRBOX_NO_AGENT": "1", "HYPRBOX_ENABLE_DOCS": "true"}
+    with open_folder("docs") as folder, house(folder / "var", **settings) as made:
         made.start()
         page = browser.new_context(base_url=made.url).new_page()
         complaints: list[str] = []

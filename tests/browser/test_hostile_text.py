@@ -17,6 +17,7 @@ from hyprbox.lib.headers import POLICY
 from tests.browser.agent import Agent
 from tests.browser.conftest import sign_in
 from tests.browser.hostile import CORPUS, Detector, Hostile, bundles, local_part, shown
+from tests.folders import open_folder
 from tests.house import ROOT, House
 from tests.house import house as make_house
 
@@ -137,11 +138,8 @@ def heartbeat(each: Hostile, mark: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def filled(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Filled]:
-    folder = tmp_path_factory.mktemp("hostile")
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(0o755)  # the account that runs PostgreSQL for root must pass
-    with make_house(folder / "var", HYPRBOX_NO_AGENT="1") as house:
+def filled(browser: Browser) -> Iterator[Filled]:
+    with open_folder("hostile") as folder, make_house(folder / "var", HYPRBOX_NO_AGENT="1") as house:
         house.start()
         command = [sys.executable, "-m", "tests.browser.planting"]
         done = subprocess.run(

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -26,6 +24,7 @@ from tests.faults.child import Child, commands
 from tests.faults.client import People
 from tests.faults.proxy import Proxy
 from tests.faults.witness_preset import ROOT_VARIABLE
+from tests.folders import open_folder
 from tests.house import EMAIL, PASSWORD, ROOT, clean_environment, free_port, wait_for
 
 
@@ -254,14 +253,12 @@ _WEB = [
 @contextmanager
 def stack(**options: Any) -> Iterator[Stack]:
     """Started; whatever happens, nothing of it is left at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="hyprbox-faults-"))
-    folder.chmod(0o755)  # the account that runs PostgreSQL for root must pass
-    made = Stack(folder, **options)
-    try:
-        yield made.start()
-    finally:
-        made.close()
-        shutil.rmtree(folder, ignore_errors=True)
+    with open_folder("faults") as folder:
+        made = Stack(folder, **options)
+        try:
+            yield made.start()
+        finally:
+            made.close()
 
 
 def settled(made: Stack, *, seconds: float = 90) -> None:

@@ -85,6 +85,7 @@ class Up:
     def __init__(self, chosen: UpOptions) -> None:
         self.options = chosen
         self.embedded: EmbeddedPostgres | None = None
+        self.database_trouble = ""  # why it is not there, as it was said last
         self.record = ChildRecord(chosen.run_dir)
         self.supervisor = Supervisor(self.record, _say)
         self.packing = Packing(chosen.log_dir / "build-agent.log", _say)
@@ -199,11 +200,24 @@ class Up:
         if Stop.is_asked:
             raise Stop
         if self.embedded and self.embedded.has_died():
-            _say("PostgreSQL died; starting it again.")
-            with suppress(PostgresUnavailable):  # we look again in a moment
-                self.embedded.start()
+            self._revive(self.embedded)
         self.supervisor.look()
         self.packing.look()
+
+    def _revive(self, embedded: EmbeddedPostgres) -> None:
+        """Start it again, or say once why it cannot be; the next look tries again."""
+        if not self.database_trouble:
+            _say("PostgreSQL died; starting it again.")
+        try:
+            embedded.start()
+        except PostgresUnavailable as error:
+            if str(error) != self.database_trouble:
+                _say(f"{error} Trying again until it can be.")
+            self.database_trouble = str(error)
+            return
+        if self.database_trouble:
+            _say("PostgreSQL is back.")
+        self.database_trouble = ""
 
     def _stop(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
