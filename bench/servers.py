@@ -8,7 +8,6 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import string
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from typing import Any
 
 import psycopg
 
+from agent.tests.ports import free_port
 from bench.harness import ROOT, Context
 from hyprbox.lib import seals
 
@@ -47,12 +47,6 @@ def install_peers() -> None:
     if not all((PEERS / "node_modules" / name).is_dir() for name in wanted):
         command = ["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error"]
         subprocess.run(command, cwd=PEERS, check=True, stdout=subprocess.DEVNULL)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def pin_postgres(context: Context) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,18 +16,13 @@ from pathlib import Path
 import httpx
 import psutil
 
+from agent.tests.ports import free_port
 from hyprbox.lib.postgres import EmbeddedPostgres
 
 ROOT = Path(__file__).resolve().parent.parent
 PASSWORD = "correct horse battery staple"
 EMAIL = "ada@example.com"
 SEEN = ("ONLINE", "WARNING", "CRITICAL")  # a machine that runs tests may well be short of CPU
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(what: Callable[[], object], *, seconds: float = 30, why: str = "") -> None:

@@ -19,6 +19,7 @@ import pytest
 from django.conf import settings
 from django.db import IntegrityError, connection, transaction
 
+from agent.tests.ports import free_port
 from hyprbox.lib import db
 from hyprbox.lib.postgres import EmbeddedPostgres
 from jobs.models import Job
@@ -28,7 +29,7 @@ from tests.faults.child import Child
 from tests.faults.slow_database import SlowDatabase
 from tests.faults.stack import Stack
 from tests.folders import open_folder
-from tests.house import EMAIL, PASSWORD, free_port, wait_for
+from tests.house import EMAIL, PASSWORD, wait_for
 
 ANSWER_SECONDS = 2.0
 NOISE_SECONDS = 2.0  # of a machine that does other things as well

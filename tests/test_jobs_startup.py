@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from agent.tests.ports import free_port
 from hyprbox import startup
 from hyprbox.lib import signing
-from tests.house import ROOT, clean_environment, free_port
+from tests.house import ROOT, clean_environment
 
 STRONG = "k3J9x0QmZr7TtUuWv2LbNcPd5sYhGf81AaEeIiOo4M6_"
 

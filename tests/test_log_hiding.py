@@ -16,9 +16,10 @@ import pytest
 
 from agent import hiding
 from agent.log import Log
+from agent.tests.ports import free_port
 from hyprbox.lib import logs
 from hyprbox.tests.test_logs import HIDDEN_TEXTS, JWT, SHOWN_TEXTS, TOKEN
-from tests.house import ROOT, free_port, wait_for
+from tests.house import ROOT, wait_for
 
 # An application that fails in every way there is, beside the settings and the import of the real one.
 FAILING = """

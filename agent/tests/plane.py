@@ -17,6 +17,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from nacl.signing import SigningKey
 
+from agent.tests.ports import free_port
+
 CAP = 4 * 1024 * 1024
 STREAMS = ("stdout", "stderr")
 TOKEN = "hbnt_" + "a1b2c3d4" + "x" * 43
@@ -182,7 +184,7 @@ class Plane:
             def handle_error(self, *_: Any) -> None:
                 pass  # an agent that was killed
 
-        self.server = Server(("127.0.0.1", self.port), Handler)
+        self.server = Server(("127.0.0.1", self.port or free_port()), Handler)
         self.port = self.server.server_address[1]
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
 

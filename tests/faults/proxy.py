@@ -16,6 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.tests.ports import free_port
+
 KINDS = ("delay", "cut", "drop", "duplicate", "replay", "truncate")
 READ_SECONDS = 60.0
 REPLAY_SECONDS = 3.0
@@ -86,7 +88,7 @@ class Proxy:
 
     def start(self) -> Proxy:
         self._thread.start()
-        self._server = self._wait(asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=2**22))
+        self._server = self._wait(asyncio.start_server(self._serve, "127.0.0.1", self.port or free_port(), limit=2**22))
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

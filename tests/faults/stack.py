@@ -19,13 +19,14 @@ from typing import Any
 import httpx
 import psycopg
 
+from agent.tests.ports import free_port
 from hyprbox.lib.postgres import EmbeddedPostgres
 from tests.faults.child import Child, commands
 from tests.faults.client import People
 from tests.faults.proxy import Proxy
 from tests.faults.witness_preset import ROOT_VARIABLE
 from tests.folders import open_folder
-from tests.house import EMAIL, PASSWORD, ROOT, clean_environment, free_port, wait_for
+from tests.house import EMAIL, PASSWORD, ROOT, clean_environment, wait_for
 
 
 @dataclass
