@@ -78,6 +78,7 @@ import django
 
 django.setup()
 
+import hypothesis
 from django.conf import settings
 from django.contrib.auth.hashers import BCryptSHA256PasswordHasher
 
@@ -93,6 +94,9 @@ settings.STATIC_ROOT.mkdir(parents=True, exist_ok=True)
 # A machine that stalls for a second is no database that is away; tests of that say how long they wait.
 assert (writer.CONNECT_SECONDS, writer.STATEMENT_SECONDS, connections.ANSWER_SECONDS) == (1.0, 1.5, 1.5)
 writer.CONNECT_SECONDS = writer.STATEMENT_SECONDS = connections.ANSWER_SECONDS = 10.0
+if not os.environ.get("CI"):  # there Hypothesis has a profile of its own, as patient and the same each time
+    hypothesis.settings.register_profile("patient", deadline=None)
+    hypothesis.settings.load_profile("patient")
 # Otherwise each test client, which has middleware of its own, looks through all files first.
 settings.WHITENOISE_AUTOREFRESH = True
 
