@@ -1,7 +1,7 @@
 """What the audit log costs those who write, and how fast it is read back.
 
-Eight writers change a row each, one commit a change, with and without an entry of the log in the same transaction, while
-the sequencer chains what they wrote. Then the whole log is verified.
+Eight writers change a row each, one commit a change, with and without an entry of the log in the same transaction, in
+turns, while the sequencer chains what they wrote. Each turn is compared with the one beside it, and the median counts. Then the whole log is verified.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def run(context: Context) -> list[Result]:
     return [
         figure("audit: commits without entries, 8 writers", found["without"], "commits/s"),
         figure("audit: commits with an entry each", found["with"], "commits/s"),
-        at_least("audit: with an entry / without", found["with"] / found["without"], "times", SHARE),
+        at_least("audit: with an entry / without", found["share"], "times", SHARE),
         at_least("audit: entries verified", found["verified"], "entries/s", VERIFIED),
         at_least("audit: verified / appended", found["verified"] / found["with"], "times", TIMES),
     ]
