@@ -1,7 +1,8 @@
 """What the audit log costs those who write, and how fast it is read back.
 
 Eight writers change a row each, one commit a change, with and without an entry of the log in the same transaction, in
-turns, while the sequencer chains what they wrote. Each turn is compared with the one beside it, and the median counts. Then the whole log is verified.
+turns, while the sequencer chains what they wrote. Each turn is compared with the one beside it, and the median counts. Then
+the whole log is verified.
 """
 
 from __future__ import annotations

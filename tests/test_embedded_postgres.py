@@ -212,6 +212,20 @@ def test_root_starts_the_data_of_an_ordinary_user_as_that_user(server: EmbeddedP
     assert place_for(folder.parent).account.uid == 12345
 
 
+def test_why_it_does_not_start_is_said_in_the_same_words_each_time(server: EmbeddedPostgres) -> None:
+    server.start()
+    server.stop()
+    (server.place.data / "global/pg_control").write_bytes(b"")
+    said = set()
+    for _ in range(2):
+        with pytest.raises(PostgresUnavailable) as caught:
+            server.start()
+        said.add(str(caught.value))
+    [sentence] = said
+    assert sentence.startswith("PostgreSQL did not start (")
+    assert "pg_control" in sentence and str(server.place.log) in sentence and " UTC [" not in sentence
+
+
 def test_an_unwritable_folder_is_one_sentence(folder: Path) -> None:
     file = folder / "file"
     file.write_text("not a folder")

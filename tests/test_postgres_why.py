@@ -20,6 +20,12 @@ from hyprbox.lib import postgres
             "initdb: error: could not create directory \"data.new\": Permission denied\n",
             "initdb: error: could not create directory \"data.new\": Permission denied",
         ),
+        (
+            ("2026-11-30 09:03:50.344 UTC [16629] LOG:  starting PostgreSQL 18.4\n"
+            "2026-11-30 09:03:50.344 UTC [16629] FATAL:  could not write lock file: No space left on device\n"
+            "2026-11-30 09:03:50.371 UTC [16629] LOG:  database system is shut down\n"),
+            "FATAL:  could not write lock file: No space left on device",
+        ),
         ("first\nsomething odd\n\n", "something odd"),
         ("", "no reason given"),
     ],

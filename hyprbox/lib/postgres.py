@@ -224,10 +224,13 @@ class EmbeddedPostgres:
         place = self.place
         if place.log.exists() and place.log.stat().st_size > _LOG_LIMIT_BYTES:
             place.log.replace(place.log.with_suffix(".log.1"))
+        before = place.log.stat().st_size if place.log.exists() else 0
         answer = self._pg_ctl("start", "-w", "-t", str(_START_SECONDS), "-l", place.log.name)
         if answer.returncode or not self.is_running():
-            why = _last_line(place.log.read_text(errors="replace")) if place.log.exists() else answer.stderr
-            raise PostgresUnavailable(f"PostgreSQL did not start ({why.strip()}); its log is {place.log}")
+            logged = place.log.read_bytes()[before:].decode(errors="replace") if place.log.exists() else ""
+            raise PostgresUnavailable(
+                f"PostgreSQL did not start ({_why(logged or answer.stderr)}); its log is {place.log}"
+            )
 
     def _make_roles(self) -> None:
         with self._connect() as connection:
@@ -373,7 +376,10 @@ def _quoted(value: str) -> str:
 def _why(text: str) -> str:
     """The first complaint among PostgreSQL's lines; without one the last line, where it says what it did about it."""
     complaint = re.compile(r"\b(?:error|FATAL|PANIC):|could not|terminated by signal")
-    return next((line.strip() for line in text.splitlines() if complaint.search(line)), _last_line(text))
+    found = next((line.strip() for line in text.splitlines() if complaint.search(line)), _last_line(text))
+    return re.sub(
+        r"^[\d-]+ [\d:.]+ UTC \[\d+\] ", "", found
+    )  # when and who: the same trouble is told in the same words
 
 
 def _last_line(text: str) -> str:

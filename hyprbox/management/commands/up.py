@@ -211,9 +211,10 @@ class Up:
         try:
             embedded.start()
         except PostgresUnavailable as error:
-            if str(error) != self.database_trouble:
-                _say(f"{error} Trying again until it can be.")
-            self.database_trouble = str(error)
+            why = str(error).rstrip(".")
+            if why != self.database_trouble:
+                _say(f"{why}. Trying again until it can be.")
+            self.database_trouble = why
             return
         if self.database_trouble:
             _say("PostgreSQL is back.")
