@@ -63,7 +63,8 @@ def seed(*, by: Actor, seed: int, count: int = len(HOSTS), force: bool = False, 
         fleet = [(make_node(host, dice, now), host) for host in hosts(count)]
         Node.objects.bulk_create([node for node, _ in fleet])
         StatusFlip.objects.bulk_create([flip for node, host in fleet for flip in make_flips(node, host, dice, now)])
-        measured.write(fleet, dice, now)
+        # With dice of their own: how many figures there are depends on the minute, and the rest must not.
+        measured.write(fleet, random.Random(seed), now)
         past = _past(fleet, actors, dice, now)
         past.write()
         nodes.publish_nodes([node.pk for node, _ in fleet])
