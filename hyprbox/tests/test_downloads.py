@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 from django.core.signals import request_finished
+from django.db import close_old_connections
 from django.http import HttpResponse
 
 from hyprbox.lib import downloads
@@ -61,9 +62,18 @@ class Rows:
         self.is_closed = True
 
 
+@pytest.fixture
+def connections_stay() -> Iterator[None]:
+    """The end of a response looks at its thread's connection, which another test may have left; there is no database here."""
+    request_finished.disconnect(close_old_connections)
+    yield
+    request_finished.connect(close_old_connections)
+
+
 ALL = "".join(f"{number}\n" for number in range(1000)).encode()
 
 
+@pytest.mark.usefixtures("connections_stay")
 async def test_rows_are_read_a_piece_at_a_time() -> None:
     rows = Rows()
     pieces = aiter(downloads.RowsResponse(rows))
@@ -76,6 +86,7 @@ def test_rows_are_rows_without_an_event_loop_too() -> None:
     assert b"".join(downloads.RowsResponse(Rows())) == ALL
 
 
+@pytest.mark.usefixtures("connections_stay")
 async def test_rows_that_fail_leave_nothing_open() -> None:
     rows, finished = Rows(failing=700), []
     request_finished.connect(listener := lambda **told: finished.append(told), weak=False)
@@ -87,6 +98,7 @@ async def test_rows_that_fail_leave_nothing_open() -> None:
     assert rows.is_closed and len(finished) == 1
 
 
+@pytest.mark.usefixtures("connections_stay")
 async def test_a_reader_that_leaves_ends_the_reading() -> None:
     rows = Rows()
     pieces = cast("AsyncGenerator[bytes]", aiter(downloads.RowsResponse(rows)))
