@@ -148,7 +148,7 @@ async def test_a_sleeping_poll_hears_of_work_at_once(token: str, node: Any) -> N
     await asyncio.sleep(0.3)
     assert not waiting_poll.task.done()
     job = await queue_one(node)
-    answer = await waiting_poll.done(3.0)
+    answer = await waiting_poll.done(1.0)
     assert answer.body["job"]["id"] == str(job.pk)
 
 
@@ -181,7 +181,7 @@ async def test_nothing_is_claimed_for_a_client_that_left(token: str, node: Any) 
     waiting_poll = poll(token, wait=20)
     await asyncio.sleep(0.2)
     waiting_poll.leave()
-    await waiting_poll.done(3.0)
+    await waiting_poll.done(1.0)
     job = await queue_one(node)
     await asyncio.sleep(0.2)
     assert (await Job.objects.aget(pk=job.pk)).claim_id is None
@@ -241,7 +241,7 @@ async def test_a_completion_that_is_not_usual_wakes_the_nodes_poll_as_well(token
     by = Actor.agent(id=str(node.pk), name="web-1")
     given = {"job_id": ids["job_id"], "claim_id": ids["claim_id"], "result": result()}
     await sync_to_async(reports.complete)(by=by, **given)
-    assert (await patient.done(3.0)).body["job"]["id"] == str(following.pk)
+    assert (await patient.done(1.0)).body["job"]["id"] == str(following.pk)
 
 
 async def test_a_poll_in_another_process_hears_of_the_room(token: str, node: Any) -> None:
@@ -274,7 +274,7 @@ async def test_a_cancel_reaches_the_agent(token: str, node: Any) -> None:
     waiting_poll = poll(token, wait=20)
     await asyncio.sleep(0.2)
     await sync_to_async(services.request_cancel)(by=factories.SYSTEM, job_id=job.pk)
-    answer = await waiting_poll.done(3.0)
+    answer = await waiting_poll.done(1.0)
     assert answer.body["cancel"] == [str(job.pk)]
 
 
@@ -301,7 +301,7 @@ async def test_a_revoked_token_ends_an_open_poll(token: str, node: Any) -> None:
     await asyncio.sleep(0.2)
     row = await NodeToken.objects.aget(node_pk=node.pk)
     await sync_to_async(tokens.revoke_token)(by=factories.SYSTEM, token_id=row.pk)
-    assert (await waiting_poll.done(5.0)).status == 401
+    assert (await waiting_poll.done(2.0)).status == 401
 
 
 @pytest.mark.slow
