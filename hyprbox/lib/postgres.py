@@ -377,9 +377,8 @@ def _why(text: str) -> str:
     """The first complaint among PostgreSQL's lines; without one the last line, where it says what it did about it."""
     complaint = re.compile(r"\b(?:error|FATAL|PANIC):|could not|terminated by signal")
     found = next((line.strip() for line in text.splitlines() if complaint.search(line)), _last_line(text))
-    return re.sub(
-        r"^[\d-]+ [\d:.]+ UTC \[\d+\] ", "", found
-    )  # when and who: the same trouble is told in the same words
+    # Without when and who, so that the same trouble is told in the same words.
+    return re.sub(r"^[\d-]+ [\d:.]+ UTC \[\d+\] ", "", found)
 
 
 def _last_line(text: str) -> str:
